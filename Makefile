@@ -1,0 +1,17 @@
+# `make demo` trains, scores and shows an avatar generator; `make test` checks everything. Both set up .venv first.
+python ?= python3
+
+.PHONY: demo test
+demo: .venv/installed
+	.venv/bin/lightning-avatars fit -c demo
+
+test: .venv/installed
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/pytest
+
+.venv/installed: pyproject.toml constraints.txt
+	$(python) -m venv .venv
+	.venv/bin/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@

@@ -1,0 +1,65 @@
+"""Work spread over processes, its results in order and its memory bounded."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from multiprocessing.process import BaseProcess
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import track
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def cores() -> int:
+    """Count the processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def process_pool() -> ProcessPoolExecutor:
+    """Make a pool of fresh processes, for forking one that runs torch can hang; they end when their parent does."""
+    return ProcessPoolExecutor(cores(), multiprocessing.get_context("spawn"), initializer=live_with_parent)
+
+
+def live_with_parent() -> None:
+    """Leave Ctrl-C to the parent, and die when the parent is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=follow, args=(parent,), daemon=True).start()
+
+
+def follow(parent: BaseProcess) -> None:
+    """End this process when its parent has ended."""
+    parent.join()
+    os._exit(1)
+
+
+def in_order(pool: Executor, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """Yield ``work(item)`` of every item in order, never more than a few items per core ahead."""
+    waiting: deque[Future[R]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > 2 * cores():
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def progress(items: Iterable[T], description: str, total: int) -> Iterator[T]:
+    """Show a progress bar on stderr while ``items`` pass, where a person is looking."""
+    console = Console(stderr=True)
+    yield from track(items, description, total, console=console, transient=True, disable=not console.is_terminal)

@@ -1,0 +1,38 @@
+"""The one way from float images to bytes and back, and sheets of pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.utils import make_grid
+
+
+def to_float(image: Tensor) -> Tensor:
+    """Bytes 0 … 255 to floats in [-1, 1]."""
+    return image.float().div_(127.5).sub_(1)
+
+
+def to_bytes(image: Tensor) -> Tensor:
+    """Floats in [-1, 1] to bytes 0 … 255, rounded and clamped."""
+    return image.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def to_picture(image: Tensor) -> Image.Image:
+    """Make a picture of one image of bytes, C H W with 1 or 3 channels."""
+    array = image.cpu().permute(1, 2, 0).numpy()
+    return Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
+
+
+def sheet(images: Tensor, columns: int) -> Tensor:
+    """Lay images of bytes, N C H W, out in rows of ``columns`` with thin white lines between them."""
+    grid: Tensor = make_grid(images.cpu(), nrow=columns, padding=2, pad_value=255)
+    return grid
+
+
+def save_sheet(images: Tensor, columns: int, path: Path) -> None:
+    """Write a sheet of images of bytes as a PNG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    to_picture(sheet(images, columns)).save(path)

@@ -1,0 +1,75 @@
+"""Labels by name: which columns make a group, and ``hair=curly,accessories=round`` as numbers."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+
+from torch import Tensor
+
+
+def groups(names: list[str]) -> dict[str, slice]:
+    """Find the columns of each group; a plain name such as ``Smiling`` is a group of its own.
+
+    Raises:
+        ValueError: A group's columns do not lie side by side.
+    """
+    found: dict[str, slice] = {}
+    for column, name in enumerate(names):
+        group = name.partition("=")[0]
+        if group in found and found[group].stop != column:
+            raise ValueError(f"the columns of label group {group!r} must lie side by side, got {', '.join(names)}")
+        found[group] = slice(found[group].start if group in found else column, column + 1)
+    return found
+
+
+def one_hot_groups(names: list[str]) -> set[str]:
+    """Names of the groups of which exactly one column is 1."""
+    return {name.partition("=")[0] for name in names if "=" in name}
+
+
+def parse(text: str, names: list[str]) -> dict[str, list[float]]:
+    """Read an assignment of some groups.
+
+    Args:
+        text: ``group=value`` of one-hot groups, and ``Smiling``, ``Smiling=1`` or ``Smiling=0`` of plain names, between
+            commas.
+        names: The columns of the labels.
+
+    Returns:
+        The columns of each group that is named.
+
+    Raises:
+        ValueError: A name that there is not, with the nearest ones, or a group named twice.
+    """
+    columns, chosen = groups(names), {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        group, _, value = part.partition("=")
+        if part in names:
+            values = [float(name == part) for name in names[columns[group]]]
+        elif group in names and value in ("0", "1"):
+            values = [float(value)]
+        else:
+            raise ValueError(f"no label is called {part!r}; {suggestion(group, part, names)}")
+        if group in chosen:
+            raise ValueError(f"label group {group!r} is named twice in {text!r}")
+        chosen[group] = values
+    return chosen
+
+
+def suggestion(group: str, part: str, names: list[str]) -> str:
+    """Say what could have been meant by ``part``, whose group is ``group``."""
+    if group in names:
+        return f"{group} is 0 or 1"
+    columns = groups(names)
+    if group in columns:
+        return f"{group} is one of {', '.join(name.partition('=')[2] for name in names[columns[group]])}"
+    near = get_close_matches(part, names, 3, 0.5) or get_close_matches(group, columns, 3, 0.4)
+    return f"the nearest are {', '.join(near)}" if near else f"there are {', '.join(columns) or 'none'}"
+
+
+def assign(rows: Tensor, text: str, names: list[str]) -> Tensor:
+    """Set the groups that ``text`` names in rows of labels drawn from data, N L, and leave the others."""
+    rows, columns = rows.clone(), groups(names)
+    for group, values in parse(text, names).items():
+        rows[:, columns[group]] = rows.new_tensor(values)
+    return rows

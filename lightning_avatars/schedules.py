@@ -1,0 +1,79 @@
+"""Values that change while a run sees images."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+
+class Schedule(ABC):
+    """A number as a function of the images seen."""
+
+    @abstractmethod
+    def __call__(self, images_seen: int) -> float:
+        """Return the value after ``images_seen`` images."""
+
+
+class Constant(Schedule):
+    """The same value always.
+
+    Args:
+        value: The value.
+    """
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def __call__(self, images_seen: int) -> float:
+        return self.value
+
+
+class Linear(Schedule):
+    """A straight line from ``start`` to ``end``, flat outside ``[first, last]``.
+
+    Args:
+        start: Value up to ``first``.
+        end: Value from ``last`` on.
+        last: Images seen when ``end`` is reached.
+        first: Images seen when the value begins to move.
+    """
+
+    def __init__(self, start: float, end: float, last: int, first: int = 0) -> None:
+        if last <= first:
+            raise ValueError(f"a schedule must end after it begins, got first={first} and last={last}")
+        self.start, self.end, self.first, self.last = start, end, first, last
+
+    def progress(self, images_seen: int) -> float:
+        return min(max((images_seen - self.first) / (self.last - self.first), 0.0), 1.0)
+
+    def __call__(self, images_seen: int) -> float:
+        return self.start + (self.end - self.start) * self.progress(images_seen)
+
+
+class Cosine(Linear):
+    """Half a cosine from ``start`` to ``end``, flat outside ``[first, last]`` (R3GAN, Sec. 4)."""
+
+    def __call__(self, images_seen: int) -> float:
+        return self.end + (self.start - self.end) * (1 + math.cos(math.pi * self.progress(images_seen))) / 2
+
+
+class Steps(Schedule):
+    """Values that jump.
+
+    Args:
+        values: Images seen -> the value from there on; the smallest key's value holds before it too.
+    """
+
+    def __init__(self, values: dict[int, float]) -> None:
+        if not values:
+            raise ValueError("Steps needs at least one value, such as {0: 0.1, 100000: 0.01}")
+        self.values = dict(sorted(values.items()))
+
+    def __call__(self, images_seen: int) -> float:
+        reached = [value for images, value in self.values.items() if images <= images_seen]
+        return reached[-1] if reached else next(iter(self.values.values()))
+
+
+def value_at(value: float | Schedule, images_seen: int) -> float:
+    """Evaluate a plain number or a schedule."""
+    return value(images_seen) if isinstance(value, Schedule) else value

@@ -1,0 +1,113 @@
+"""Look at a dataset before training on it: counts, sizes, rejects, copies, labels and a sheet of pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from lightning_avatars.data.base import FaceData
+from lightning_avatars.data.splits import SPLITS
+from lightning_avatars.data.store import Store
+from lightning_avatars.images import save_sheet
+
+MOST_LINES = 40
+SHEET_PIXELS = 1200
+
+
+def data(data: FaceData, output: Path | None = None) -> None:
+    """Show what a dataset holds, and write a sheet of its pictures.
+
+    Args:
+        data: The dataset, its resolution and its splits.
+        output: The sheet's file; by default ``runs/data/<dataset>-<resolution>.png``.
+    """
+    data.prepare_data()
+    data.setup("fit")
+    store, console = data.store, Console()
+    console.print(overview(data, store))
+    if store.rejected:
+        console.print(rejects(store.rejected))
+    if store.label_names:
+        console.print(balance(store))
+    output = output or Path("runs", "data", f"{data.dataset.name}-{data.resolution}.png")
+    columns = max(2, min(12, SHEET_PIXELS // data.resolution, len(store)))
+    save_sheet(torch.from_numpy(store.read(chosen(store, columns * min(columns, 8)))), columns, output)
+    console.print(f"A sheet of pictures: {output}", soft_wrap=True, markup=False)
+
+
+def overview(data: FaceData, store: Store) -> Table:
+    """Tell counts, sizes, copies and identities."""
+    table = Table(title=f"{escape(data.dataset.name)} at {data.resolution} x {data.resolution}", show_header=False)
+    for split, count in store.counts().items():
+        table.add_row(f"{split} pictures", f"{count:,} ({count / len(store):.1%})")
+    table.add_row("rejected pictures", f"{len(store.rejected):,}")
+    copies, across = copies_of(store.digests, store.splits)
+    table.add_row("exact copies", f"{copies:,}" + (f", {across:,} in more than one split" if across else ""))
+    if store.identities is not None:
+        known = [who for who in store.identities if who]
+        table.add_row("identities", f"{len(set(known)):,} in {len(known):,} pictures")
+    known_sizes = store.sizes[store.sizes.min(axis=1) > 0]
+    if len(known_sizes):
+        table.add_row("source sizes", sizes(known_sizes))
+        table.add_row("enlarged pictures", f"{int((known_sizes.min(axis=1) < data.resolution).sum()):,}")
+    stored = sum(file.stat().st_size for file in store.directory.iterdir())
+    table.add_row("store", f"{stored / 2**20:,.1f} MiB, {'compressed' if store.compressed else 'raw'}")
+    table.add_row("folder", escape(str(store.directory)))
+    return table
+
+
+def copies_of(digests: npt.NDArray[np.uint8], splits: npt.NDArray[np.uint8]) -> tuple[int, int]:
+    """Count pictures that repeat an earlier one, and pictures with copies in more than one split."""
+    keys = np.ascontiguousarray(digests).view("V16").ravel()
+    distinct, group = np.unique(keys, return_inverse=True)
+    seen = np.zeros((len(distinct), len(SPLITS)), bool)
+    seen[group, splits] = True
+    return len(keys) - len(distinct), int((seen.sum(axis=1) > 1).sum())
+
+
+def sizes(known: npt.NDArray[np.int32]) -> str:
+    """Describe widths and heights."""
+    distinct, counts = np.unique(known, axis=0, return_counts=True)
+    common = " x ".join(map(str, distinct[counts.argmax()]))
+    if len(distinct) == 1:
+        return common
+    smallest, largest = (" x ".join(map(str, known[pick])) for pick in (extreme(known, 0), extreme(known, -1)))
+    return f"{smallest} to {largest}, mostly {common}"
+
+
+def extreme(known: npt.NDArray[np.int32], place: int) -> int:
+    """Find the picture with the fewest pixels, place 0, or the most, place -1."""
+    return int(np.argsort(known.astype(np.int64).prod(axis=1), kind="stable")[place])
+
+
+def rejects(rejected: list[tuple[str, str]]) -> Table:
+    """List pictures that were left out."""
+    table = Table("picture", "left out because", title="Rejected pictures")
+    for name, error in rejected[:MOST_LINES]:
+        table.add_row(escape(name), escape(error))
+    if len(rejected) > MOST_LINES:
+        table.add_row(f"and {len(rejected) - MOST_LINES:,} more", "")
+    return table
+
+
+def balance(store: Store) -> Table:
+    """Tell the mean of each label in each split: its share where it is 0 or 1."""
+    of_split = [store.labels[store.splits == place] for place in range(len(SPLITS))]
+    means = [[f"{mean:.3f}" for mean in labels.mean(axis=0)] if len(labels) else [] for labels in of_split]
+    table = Table("label", *SPLITS, title="Labels: share or mean")
+    for place, name in list(enumerate(store.label_names))[:MOST_LINES]:
+        table.add_row(escape(name), *(mean[place] if mean else "none" for mean in means))
+    if len(store.label_names) > MOST_LINES:
+        table.add_row(f"and {len(store.label_names) - MOST_LINES} more", *[""] * len(SPLITS))
+    return table
+
+
+def chosen(store: Store, count: int) -> npt.NDArray[np.int64]:
+    """Choose pictures at even distances."""
+    return np.linspace(0, len(store) - 1, min(count, len(store))).round().astype(np.int64)

@@ -1,0 +1,57 @@
+"""Training without the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+
+from lightning_avatars.callbacks.run import Run
+from lightning_avatars.data.base import FaceData
+from lightning_avatars.families.adversarial import Adversarial
+from lightning_avatars.objectives.adversarial import NonSaturating
+from tests.conf.tiny import TinyDiscriminator, TinyFaces, TinyGenerator
+
+
+def game(conditional: bool = False, normalized: bool = False, **arguments: Any) -> Adversarial:
+    """Make a tiny game, the same weights every time."""
+    torch.manual_seed(0)
+    label_dim = 3 if conditional else 0
+    arguments = {
+        "generator": TinyGenerator(label_dim=label_dim, normalized=normalized),
+        "discriminator": TinyDiscriminator(label_dim=label_dim, normalized=normalized),
+        "objective": NonSaturating(),
+        "generator_optimizer": lambda p: torch.optim.Adam(p, 1e-3, (0.0, 0.99)),
+        "discriminator_optimizer": lambda p: torch.optim.Adam(p, 1e-3, (0.0, 0.99)),
+        "average_half_life": 100,
+    } | arguments
+    return Adversarial(conditional=conditional, **arguments)
+
+
+def fit(
+    module: Adversarial, folder: Path, images: int = 40, ckpt_path: Path | None = None, **arguments: Any
+) -> Trainer:
+    """Train a game on tiny faces."""
+    run = Run(images=images, validate_every=0, save_every=16)
+    arguments = {"accelerator": "cpu", "devices": 1, "callbacks": [run]} | arguments
+    trainer = Trainer(
+        default_root_dir=folder,
+        max_epochs=-1,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        check_val_every_n_epoch=None,
+        val_check_interval=1_000_000,
+        num_sanity_val_steps=0,
+        **arguments,
+    )
+    trainer.fit(module, FaceData(TinyFaces(), resolution=8, batch_size=8), ckpt_path=ckpt_path)
+    return trainer
+
+
+def weights(module: Adversarial) -> torch.Tensor:
+    """Flatten all parameters and buffers."""
+    return torch.cat([t.flatten().double() for t in (*module.parameters(), *module.buffers())])

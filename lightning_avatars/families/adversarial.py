@@ -1,0 +1,360 @@
+"""Adversarial training: every game of a generator against a discriminator that starts from noise."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+
+from lightning_avatars.data.base import Batch
+from lightning_avatars.ema import Average
+from lightning_avatars.families.base import GenerativeModule
+from lightning_avatars.images import to_float
+from lightning_avatars.latents import Gaussian, Prior
+from lightning_avatars.networks.base import Discriminator, Generator, Verdict
+from lightning_avatars.objectives.adversarial import Objective
+from lightning_avatars.schedules import Schedule
+from lightning_avatars.seeding import Draws, reseed, seeded
+from lightning_avatars.strategies import PhaseDDP
+from lightning_avatars.terms.base import Term
+
+Player = Literal["discriminator", "generator"]
+
+
+class Step:
+    """One player's turn on one chunk of a batch; every tensor is made when first asked for.
+
+    Args:
+        module: The game.
+        batch: The chunk; ``image`` is float, N C H W in [-1, 1].
+        draws: Random numbers for the chunk's images.
+        player: Whose turn it is.
+        differentiates: Names of tensors that must carry gradients.
+        stream: Name of the latent vectors' draw; turns that share fakes share it.
+        keeps_fake: Whether the fake will be used again in the generator's turn, so that its graph must be kept.
+    """
+
+    def __init__(
+        self,
+        module: Adversarial,
+        batch: Batch,
+        draws: Draws,
+        player: Player,
+        differentiates: frozenset[str] = frozenset(),
+        stream: str = "latent",
+        keeps_fake: bool = False,
+    ) -> None:
+        self.module, self.batch, self.draws, self.player = module, batch, draws, player
+        self.differentiates, self.stream, self.keeps_fake = differentiates, stream, keeps_fake
+        self.labels = batch["labels"] if module.conditional else None
+        self.real = self.leaf("real", batch["image"])
+
+    def leaf(self, name: str, x: Tensor) -> Tensor:
+        return x.detach().requires_grad_() if name in self.differentiates else x
+
+    @cached_property
+    def latent(self) -> Tensor:
+        dim, prior = self.module.generator.latent_dim, self.module.prior
+        return self.leaf("latent", self.draws.take(self.stream, lambda n, g: prior.draw(n, dim, g)))
+
+    @cached_property
+    def made(self) -> Tensor:
+        """The generator's output, with its graph where this turn or the next one needs it."""
+        with torch.set_grad_enabled(self.player == "generator" or self.keeps_fake):
+            return self.module.generator(self.latent, self.labels).float()
+
+    @cached_property
+    def fake(self) -> Tensor:
+        return self.made if self.player == "generator" else self.leaf("fake", self.made.detach())
+
+    def judge(self, x: Tensor, stream: str) -> Verdict:
+        """Ask the discriminator about images; ``stream`` names the draw of their augmentation."""
+        if self.module.augment is not None:
+            x = self.module.augment(x, self.draws, stream)
+        return self.module.discriminator(x, self.labels).float()
+
+    @cached_property
+    def real_verdict(self) -> Verdict:
+        return self.judge(self.real, f"{self.player}/real")
+
+    @cached_property
+    def fake_verdict(self) -> Verdict:
+        return self.judge(self.fake, f"{self.player}/fake")
+
+    def hand_over(self, step: Step) -> None:
+        """Give what was made for this turn to the next player's ``step``."""
+        step.__dict__.update({name: self.__dict__[name] for name in ("latent", "made") if name in self.__dict__})
+
+
+class Adversarial(GenerativeModule):
+    """A generative adversarial network assembled from networks, an objective and terms.
+
+    For each player in turn: collect the terms that are due, sum the named losses, one backward pass per chunk, reduce
+    over processes, clip, step. Where both players play on every batch and nothing differentiates the fake, both turns
+    share one fake.
+
+    Args:
+        generator: Makes images from latent vectors, and from labels where it is conditional.
+        discriminator: Judges images.
+        objective: What the two minimise.
+        prior: Distribution of the latent vectors; standard normal by default.
+        generator_optimizer: Makes the generator's optimizer.
+        discriminator_optimizer: Makes the discriminator's optimizer.
+        generator_terms: The generator's further losses by name.
+        discriminator_terms: The discriminator's further losses by name.
+        critics: Turns of the discriminator for one of the generator.
+        conditional: Whether both networks are given the labels.
+        average_half_life: Half-life in images of the generator's average, which makes all samples; null for none.
+        optimizer_schedules: ``<player>.<option>`` -> schedule, such as ``generator.lr`` or ``discriminator.beta2``.
+        clip_gradients: Largest norm of one player's gradients; null for no limit.
+        micro_batch: Largest number of images in one forward pass; gradients of chunks are added. Null for no limit.
+        augment: ``augment(images, draws, stream)`` between images and discriminator, in both players' turns.
+        balance: ``balance(losses, step) -> losses`` of the generator, for weights that depend on the other losses.
+        scheduled: Path of a buffer, such as ``generator.level`` -> schedule of its value, set before each batch.
+        channels_last: Keep convolutions' tensors in channels-last order, which most GPUs and CPUs prefer.
+        seed: Seed of every draw that training makes.
+    """
+
+    step_class = Step
+
+    def __init__(
+        self,
+        generator: Generator,
+        discriminator: Discriminator,
+        objective: Objective,
+        prior: Prior | None = None,
+        generator_optimizer: OptimizerCallable = Adam,
+        discriminator_optimizer: OptimizerCallable = Adam,
+        generator_terms: dict[str, Term] | None = None,
+        discriminator_terms: dict[str, Term] | None = None,
+        critics: int = 1,
+        conditional: bool = False,
+        average_half_life: float | None = 10_000,
+        optimizer_schedules: dict[str, Schedule] | None = None,
+        clip_gradients: float | None = None,
+        micro_batch: int | None = None,
+        augment: nn.Module | None = None,
+        balance: nn.Module | None = None,
+        scheduled: dict[str, Schedule] | None = None,
+        channels_last: bool = True,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(seed)
+        for name, count in (("critics", critics), ("micro_batch", micro_batch)):
+            if count is not None and count < 1:
+                raise ValueError(f"{name} must be at least 1, got {count}")
+        for network in (generator, discriminator):
+            if conditional != (network.label_dim > 0):
+                raise ValueError(
+                    f"conditional is {conditional}, but {type(network).__name__} takes label vectors of length "
+                    f"{network.label_dim}; give conditional: true and label_dim > 0 together, or neither. Labels come "
+                    "from the dataset: `lightning-avatars data` shows which it has"
+                )
+        self.automatic_optimization = False
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.generator = generator.to(memory_format=self.memory_format)
+        self.discriminator = discriminator.to(memory_format=self.memory_format)
+        self.average = Average(generator, average_half_life) if average_half_life else None
+        self.objective, self.prior, self.augment, self.balance = objective, prior or Gaussian(), augment, balance
+        self.terms = nn.ModuleDict(
+            {
+                "discriminator": nn.ModuleDict(discriminator_terms or {}),
+                "generator": nn.ModuleDict(generator_terms or {}),
+            }
+        )
+        self.optimizer_factories = {"discriminator": discriminator_optimizer, "generator": generator_optimizer}
+        self.critics, self.conditional, self.micro_batch = critics, conditional, micro_batch
+        self.clip_gradients = clip_gradients
+        self.optimizer_schedules, self.scheduled = optimizer_schedules or {}, scheduled or {}
+        self.turns = {"discriminator": 0, "generator": 0}
+        for path in self.scheduled:
+            if path not in dict(self.named_buffers()):
+                raise ValueError(f"scheduled names {path!r}, which is no buffer of the networks, terms or augmentation")
+        for key in self.optimizer_schedules:
+            if key.partition(".")[0] not in self.turns or not key.partition(".")[2]:
+                raise ValueError(f"optimizer_schedules names {key!r}; use generator.<option> or discriminator.<option>")
+
+    # --- what others rely on
+
+    @torch.no_grad()
+    def sample(self, seeds: Tensor, labels: Tensor | None = None, truncation_psi: float = 1.0) -> Tensor:
+        generator = self.average.average if self.average is not None else self.generator
+        if self.conditional and labels is None:
+            labels = self.draw_labels(seeds)
+        latent = self.prior.of_seeds(seeds, generator.latent_dim).to(self.device)
+        training = generator.training
+        with seeded(int(seeds[0]), self.device):
+            images = generator.eval().truncated(latent, labels, truncation_psi)
+        generator.train(training)
+        return images
+
+    def preview(self, batch: Batch) -> dict[str, Tensor]:
+        return {"samples": self.sample(torch.arange(64))}
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return super().get_extra_state() | {"turns": dict(self.turns)}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        super().set_extra_state(state)
+        self.turns = dict(state["turns"])
+
+    # --- training
+
+    def configure_optimizers(self) -> list[Optimizer]:
+        self.trained = {
+            player: [
+                p for part in (getattr(self, player), self.terms[player]) for p in part.parameters() if p.requires_grad
+            ]
+            for player in self.turns
+        }
+        return [self.optimizer_factories[player](self.trained[player]) for player in self.turns]
+
+    def on_fit_start(self) -> None:
+        if self.trainer.world_size > 1 and not isinstance(self.trainer.strategy, PhaseDDP):
+            raise MisconfigurationException(
+                f"{type(self).__name__} lets players take turns, which {type(self.trainer.strategy).__name__} can't: "
+                "use trainer.strategy lightning_avatars.strategies.PhaseDDP, or leave it out on the command line"
+            )
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        reseed(self.seed, self.global_rank, self.images_seen)
+        self.apply_schedules()
+        local, world = len(batch["image"]), self.trainer.world_size
+        start = self.global_rank * local
+        draws = Draws(self.seed, self.images_seen, local * world, start, start + local, self.device)
+        batch = batch | {"image": to_float(batch["image"]).contiguous(memory_format=self.memory_format)}
+
+        generator_plays = (self.turns["discriminator"] + 1) % self.critics == 0
+        due = [term for player in self.turns for term in self.due(player).values()]
+        shared = self.critics == 1 and not any("fake" in term.differentiates for term in due)
+        step = self.turn("discriminator", batch, draws, shared)
+        if generator_plays:
+            self.turn("generator", batch, draws, shared, step)
+        self.images_seen += local * world
+        if isinstance(self.trainer.strategy, PhaseDDP):  # not sooner: the shared fake's graph holds them
+            parts = (self.generator, self.discriminator, self.terms, self.augment)
+            self.trainer.strategy.average_buffers(b for part in parts if part is not None for b in part.buffers())
+        if self.average is not None:
+            self.average.update(self.generator, local * world, self.images_seen)
+        self.log_clock()
+
+    def turn(self, player: Player, batch: Batch, draws: Draws, shared: bool, previous: Step | None = None) -> Step:
+        """Let one player look at the batch, chunk by chunk, and step."""
+        torch.clear_autocast_cache()  # casts of weights that have since changed, or were made without a graph
+        optimizer = self.optimizers()[list(self.turns).index(player)]
+        optimizer.zero_grad()
+        due = self.due(player)
+        differentiates = frozenset(name for term in due.values() for name in term.differentiates)
+        size = len(draws)
+        chunk = min(self.micro_batch or size, size)
+        reuse = shared and chunk == size
+        totals: dict[str, Tensor] = defaultdict(float)
+        for p in self.trained["discriminator"]:
+            p.requires_grad_(player == "discriminator")
+
+        for first in range(0, size, chunk):
+            piece = Batch({k: v[first : first + chunk] for k, v in batch.items()})
+            step = self.step_class(
+                self, piece, draws.chunk(first, first + chunk), player, differentiates,
+                stream="latent" if shared else f"{player}/latent", keeps_fake=reuse,
+            )  # fmt: skip
+            if reuse and previous is not None:
+                previous.hand_over(step)
+            losses = self.losses(player, step, due)
+            share = len(step.real) / size
+            self.manual_backward(sum(losses.values()) * share)
+            for name, loss in losses.items():
+                totals[name] = totals[name] + share * loss.detach()
+
+        for p in self.trained["discriminator"]:
+            p.requires_grad_(True)
+        self.finish_turn(player, optimizer)
+        for term in due.values():
+            term.after_step(step)
+        self.turns[player] += 1
+        self.log_dict({f"{player}/{name}": total for name, total in totals.items()})
+        return step
+
+    def due(self, player: Player) -> dict[str, Term]:
+        """Collect the terms that this turn of the player evaluates."""
+        return {
+            name: term
+            for name, term in self.terms[player].items()
+            if self.turns[player] % term.every == 0 and term.weight_at(self.images_seen) != 0
+        }
+
+    def losses(self, player: Player, step: Step, due: dict[str, Term]) -> dict[str, Tensor]:
+        """Evaluate the player's weighted losses on one chunk, by name."""
+        losses = {"adversarial": self.adversarial_loss(player, step)}
+        for name, term in due.items():
+            loss = term(step)
+            if loss is not None:
+                losses[name] = term.weight_at(self.images_seen) * term.every * loss
+        return self.balance(losses, step) if self.balance is not None and player == "generator" else losses
+
+    def adversarial_loss(self, player: Player, step: Step) -> Tensor:
+        """Sum the objective over the discriminator's scales."""
+        fakes = step.fake_verdict.logits
+        if player == "discriminator":
+            pairs = zip(step.real_verdict.logits, fakes, strict=True)
+            return torch.stack([self.objective.discriminator(real, fake) for real, fake in pairs]).sum()
+        reals = step.real_verdict.logits if self.objective.relativistic else [None] * len(fakes)
+        return torch.stack([self.objective.generator(f, r) for f, r in zip(fakes, reals, strict=True)]).sum()
+
+    def finish_turn(self, player: Player, optimizer: LightningOptimizer) -> None:
+        """Reduce the player's gradients over processes and step; only the first player advances ``global_step``."""
+        if isinstance(self.trainer.strategy, PhaseDDP):
+            self.trainer.strategy.reduce_gradients(self.trained[player])
+        if player == "discriminator":
+            optimizer.step()
+        else:
+            self.trainer.strategy.optimizer_step(optimizer.optimizer, lambda: None)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        if self.clip_gradients is not None:  # here, for a scaler has just unscaled them
+            owned = [p for group in optimizer.param_groups for p in group["params"]]
+            torch.nn.utils.clip_grad_norm_(owned, self.clip_gradients)
+
+    def apply_schedules(self) -> None:
+        """Set what follows the images seen: buffers of networks, options of optimizers."""
+        buffers = dict(self.named_buffers()) if self.scheduled else {}
+        for path, schedule in self.scheduled.items():
+            buffers[path].fill_(schedule(self.images_seen))
+        for key, schedule in self.optimizer_schedules.items():
+            player, _, option = key.partition(".")
+            optimizer = self.optimizers()[list(self.turns).index(player)]
+            for group in optimizer.param_groups:
+                set_option(group, option, schedule(self.images_seen), key)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.judge_real(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self.judge_real(batch, "test")
+
+    def judge_real(self, batch: Batch, stage: str) -> None:
+        """Log the mean logit of pictures never trained on: far below that of training pictures, it overfits."""
+        real = to_float(batch["image"]).contiguous(memory_format=self.memory_format)
+        verdict = self.discriminator(real, batch["labels"] if self.conditional else None).float()
+        logits = torch.cat([x.flatten() for x in verdict.logits])
+        self.log(f"{stage}/logit_real", logits.mean(), batch_size=len(real), sync_dist=True)
+        self.log_clock()
+
+
+def set_option(group: dict[str, Any], option: str, value: float, key: str) -> None:
+    """Set an option of an optimizer's group; ``beta1`` and ``beta2`` are Adam's."""
+    if option in ("beta1", "beta2") and "betas" in group:
+        betas = list(group["betas"])
+        betas[int(option[-1]) - 1] = value
+        group["betas"] = tuple(betas)
+    elif option in group:
+        group[option] = value
+    else:
+        raise ValueError(f"optimizer_schedules names {key!r}, but that optimizer has {sorted(set(group) - {'params'})}")

@@ -1,0 +1,90 @@
+"""The contract of every family: all that metrics, callbacks, tools and tests may rely on."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from lightning_avatars.data.base import Batch, FaceData
+from lightning_avatars.images import to_bytes
+from lightning_avatars.seeding import uniform_at
+
+LABEL_ROWS = 4096  # training pictures whose labels a checkpoint keeps
+
+
+class FaceModule(LightningModule):
+    """A module whose time is counted in images and that knows its labels by name.
+
+    Args:
+        seed: Seed of every draw that training makes.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        self.seed = seed
+        self.images_seen = 0  # over all processes
+        self.label_names: list[str] = []
+        self.label_rows = torch.zeros(0, 0)  # of some training pictures, to draw labels from
+        self.config: dict[str, Any] | None = None  # what the command line built this module from
+
+    def setup(self, stage: str) -> None:
+        data = getattr(self.trainer, "datamodule", None)
+        if stage == "fit" and isinstance(data, FaceData):
+            self.label_names = data.label_names
+            self.label_rows = torch.from_numpy(data.store.labels[data.store.split("train")[:LABEL_ROWS]])
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return {
+            "images_seen": self.images_seen,
+            "label_names": self.label_names,
+            "label_rows": self.label_rows,
+        }
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        self.images_seen = state["images_seen"]
+        self.label_names, self.label_rows = state["label_names"], state["label_rows"]
+
+    def log_clock(self) -> None:
+        """Make images seen the axis of what is logged with it."""
+        self.log("step", float(self.images_seen), batch_size=1)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["config"] = self.config
+
+
+class GenerativeModule(FaceModule):
+    """A module that makes images."""
+
+    conditional = False  # whether images are made from labels
+
+    @abstractmethod
+    def sample(self, seeds: Tensor, labels: Tensor | None = None, truncation_psi: float = 1.0) -> Tensor:
+        """Draw one image per seed with the averaged weights.
+
+        Args:
+            seeds: Whole numbers, N; the same seed is the same latent vector on every machine and in every batch.
+            labels: Label vectors, N L, for conditional modules; by default one training picture's labels per seed.
+            truncation_psi: Share of the latent's distance from the mean that is kept, where the network can do that.
+
+        Returns:
+            Images, N C H W, about in [-1, 1].
+        """
+
+    @abstractmethod
+    def preview(self, batch: Batch) -> dict[str, Tensor]:
+        """Make named sets of images to look at, N C H W, about in [-1, 1]."""
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        labels = batch["labels"] if self.conditional else None
+        return {"image": to_bytes(self.sample(batch["index"], labels))}
+
+    def draw_labels(self, seeds: Tensor) -> Tensor:
+        """Draw one training picture's labels per seed, N L: the data's own joint distribution."""
+        if not len(self.label_rows):
+            raise ValueError("this module has seen no labels to draw from: give labels, or train it on labelled data")
+        row = uniform_at(0, "labels", seeds.cpu().numpy()) * len(self.label_rows)
+        return self.label_rows[torch.from_numpy(row).long()].to(self.device)

@@ -1,0 +1,56 @@
+"""Two processes train as one does, buffers included."""
+
+from __future__ import annotations
+
+import os
+import socket
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+
+from lightning_avatars.objectives.adversarial import NonSaturating
+from lightning_avatars.strategies import PhaseDDP
+from tests.conf.training import fit, game, weights
+from tests.families.test_adversarial import PENALTIES
+
+GAMES = {name: partial(lambda make, **more: game(**make(), **more), make) for name, make in PENALTIES.items()} | {
+    "batch_norm": partial(game, normalized=True, objective=NonSaturating()),
+    "chunks": partial(lambda make, **more: game(**make(), micro_batch=3, **more), PENALTIES["r1_r2"]),
+}
+
+
+def work(rank: int, port: int, folder: Path) -> None:
+    """Train every game as one of two processes and keep the weights."""
+    os.environ |= {
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": "2", "GROUP_RANK": "0", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "test",
+    }  # fmt: skip
+    torch.set_num_threads(1)
+    for name, make in GAMES.items():
+        module = make()
+        fit(module, folder / f"{name}_{rank}", devices=2, strategy=PhaseDDP())
+        torch.save(weights(module), folder / f"{name}_{rank}.pt")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    mp.spawn(work, (port, folder), nprocs=2)
+    return folder
+
+
+@pytest.mark.parametrize("name", GAMES)
+def test_two_processes_equal_one(folder, tmp_path, name):
+    alone = GAMES[name]()
+    start = weights(alone).clone()
+    fit(alone, tmp_path)
+    ranks = [torch.load(folder / f"{name}_{rank}.pt") for rank in range(2)]
+    assert torch.equal(*ranks), "every weight and buffer must be equal on all processes"
+    assert (weights(alone) - start).abs().max() > 1e-3
+    torch.testing.assert_close(ranks[0], weights(alone), rtol=1e-5, atol=1e-6)

@@ -1,0 +1,90 @@
+"""A progress bar in images, and the summary that ends a run."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from lightning_avatars.callbacks.preview import Preview
+from lightning_avatars.callbacks.run import Run
+from lightning_avatars.data.base import Batch
+
+
+class ImageProgress(ProgressBar):
+    """Show images seen, images per second, time left and the latest score; end with a table of scores and paths."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.console = Console(stderr=True)
+        self.bar: Progress | None = None
+        self.enabled = True
+
+    def disable(self) -> None:
+        self.enabled = False
+
+    def enable(self) -> None:
+        self.enabled = True
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.started, self.first = time.monotonic(), pl_module.images_seen
+        self.shown = 0.0
+        self.total = next(c.images for c in trainer.callbacks if isinstance(c, Run))
+        if not (self.enabled and trainer.is_global_zero):
+            return
+        self.bar = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[kimg]}  {task.fields[rate]} images/s"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[score]}"),
+            console=self.console,
+        )
+        self.task = self.bar.add_task("training", total=self.total, completed=self.first, kimg="", rate="…", score="")
+        self.bar.start()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: Batch, batch_idx: int
+    ) -> None:
+        now = time.monotonic()
+        if self.bar is None or now - self.shown < 0.25:
+            return
+        self.shown = now
+        seen = pl_module.images_seen
+        rate = (seen - self.first) / (now - self.started)
+        self.bar.update(
+            self.task, completed=seen, kimg=f"{seen / 1000:,.1f}/{self.total / 1000:,.0f} kimg", rate=f"{rate:,.0f}"
+        )
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.bar is not None:
+            self.bar.update(self.task, score="  ".join(f"{k} {v:.3g}" for k, v in self.scores(trainer).items()))
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.bar is None:
+            return
+        self.bar.stop()
+        self.bar = None
+        seconds = time.monotonic() - self.started
+        table = Table(title=f"{pl_module.images_seen:,} images in {seconds:,.0f} s", show_header=False)
+        for name, value in self.scores(trainer).items():
+            table.add_row(name, f"{value:.4g}")
+        self.console.print(table)
+        for preview in (c for c in trainer.callbacks if isinstance(c, Preview)):
+            for name, path in preview.latest.items():
+                self.console.print(f"{name}: [bold]{path}[/bold]", soft_wrap=True)
+        self.console.print(f"run: [bold]{Path(trainer.default_root_dir)}[/bold]", soft_wrap=True)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+    def scores(self, trainer: Trainer) -> dict[str, float]:
+        return {k.removeprefix("val/"): float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}

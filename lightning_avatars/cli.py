@@ -1,0 +1,248 @@
+"""The command line: fit, validate, test and predict by LightningCLI, and the tools beside them."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+
+from lightning_avatars import shipped
+from lightning_avatars.callbacks.evaluate import SampleQuality
+from lightning_avatars.callbacks.predictions import Predictions
+from lightning_avatars.callbacks.preview import Preview
+from lightning_avatars.callbacks.progress import ImageProgress
+from lightning_avatars.callbacks.results import RecognitionQuality
+from lightning_avatars.callbacks.run import Run
+from lightning_avatars.data.base import FaceData
+from lightning_avatars.families.base import FaceModule
+from lightning_avatars.loggers import default_loggers
+from lightning_avatars.strategies import PhaseDDP
+from lightning_avatars.tools.data import data
+from lightning_avatars.tools.sample import sample
+
+TOOLS = {"sample": sample, "data": data}
+RUN_FOLDER = "LIGHTNING_AVATARS_RUN"  # tells the processes that Lightning starts which folder the first one made
+
+TRAINER = {  # what the clocks and the endless sampler need; choices are in the configs
+    "max_epochs": -1,
+    "check_val_every_n_epoch": None,
+    "val_check_interval": sys.maxsize,  # set by callbacks.run
+    "num_sanity_val_steps": 0,
+    "use_distributed_sampler": False,
+    "enable_model_summary": False,
+}
+
+
+class SaveConfig(SaveConfigCallback):
+    """Write the whole configuration of a training run beside its checkpoints."""
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            path = Path(trainer.default_root_dir) / "config.yaml"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.parser.save(self.config, path, skip_none=False, overwrite=True, multifile=False)
+
+
+class FaceCLI(LightningCLI):
+    """LightningCLI with networks that match the data, a folder for each run and clocks in images."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_lightning_class_args(Run, "run")
+        parser.add_lightning_class_args(Preview, "preview")
+        parser.add_lightning_class_args(SampleQuality, "quality")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        arguments = shipped.expand(list(sys.argv[1:] if args is None else args))
+        self.config = parser.parse_args(with_saved_config(arguments))
+
+    def before_instantiate_classes(self) -> None:
+        config = self.config[self.subcommand]
+        config.data.seed = int(config.seed_everything)
+        if config.weights_only is None:
+            config.weights_only = True  # a checkpoint may be a stranger's: never unpickle code
+        match_data(config.model, config.data)
+        self.experiment = experiment_name(config)
+        self.folder = run_folder(self.experiment, config.ckpt_path)
+
+    def instantiate_trainer(self, **kwargs: object) -> Trainer:
+        given = self.config[self.subcommand].trainer
+        if given.default_root_dir is None:
+            kwargs["default_root_dir"] = self.folder
+        if given.logger is None:
+            kwargs["logger"] = default_loggers(self.folder, self.experiment) if self.subcommand == "fit" else False
+        takes_turns = not self.model.automatic_optimization
+        if given.strategy == "auto" and takes_turns and processes(given.accelerator, given.devices) > 1:
+            kwargs["strategy"] = PhaseDDP()
+        return super().instantiate_trainer(**kwargs)
+
+    def after_instantiate_classes(self) -> None:
+        if isinstance(self.model, FaceModule):
+            parser = self._parser(self.subcommand)
+            plain = yaml.safe_load(parser.dump(self.config[self.subcommand], skip_none=False))
+            self.model.config = {"model": plain["model"], "data": plain["data"]}
+
+
+def option(args: list[str], name: str) -> str | None:
+    """Look up the value of ``--name value`` or ``--name=value``."""
+    for arg, following in zip(args, [*args[1:], ""], strict=True):
+        if arg == name:
+            return following
+        if arg.startswith(f"{name}="):
+            return arg.removeprefix(f"{name}=")
+    return None
+
+
+def with_saved_config(args: list[str]) -> list[str]:
+    """Add the ``config.yaml`` of the checkpoint's run where validate, test or predict is given no model."""
+    checkpoint = option(args, "--ckpt_path")
+    named = any(option(args, name) is not None for name in ("-c", "--config", "--model"))
+    if checkpoint is None or named or args[0] not in ("validate", "test", "predict"):
+        return args
+    folder = run_of(Path(checkpoint))
+    if folder is None:
+        raise FileNotFoundError(f"no config.yaml beside {checkpoint} or in the folder above it: give one with -c")
+    return [args[0], "--config", str(folder / "config.yaml"), *args[1:]]
+
+
+def run_of(checkpoint: Path) -> Path | None:
+    """Locate the run's folder that a checkpoint lies in, by its ``config.yaml``."""
+    return next((f for f in (checkpoint.parent, checkpoint.parent.parent) if (f / "config.yaml").is_file()), None)
+
+
+def experiment_name(config: Namespace) -> str:
+    """Name the experiment after its last configuration file, or after its model's and its data's."""
+    files = config.get("config") or [f for f in (config.model.get("__path__"), config.data.get("__path__")) if f]
+    name = "_".join(Path(str(file)).stem for file in (files[-1:] if config.get("config") else files))
+    return name or "unnamed"
+
+
+def run_folder(experiment: str, checkpoint: str | None) -> Path:
+    """Choose the run's folder: the checkpoint's own, or the next free ``runs/<experiment>/<n>``."""
+    own = run_of(Path(checkpoint)) if checkpoint else None
+    if own is not None:
+        return own
+    if any(int(os.environ.get(name, 0)) for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID")):
+        return Path(os.environ.get(RUN_FOLDER, f"runs/{experiment}/0"))  # only the first process writes
+    base = Path("runs") / experiment
+    taken = [int(path.name) for path in base.glob("*") if path.name.isdigit()]
+    folder = base / str(max(taken, default=0) + 1)
+    os.environ[RUN_FOLDER] = str(folder)
+    return folder
+
+
+def processes(accelerator: str, devices: list[int] | str | int) -> int:
+    """Count the processes that a Trainer with these arguments will use."""
+    launched = int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", 1)))
+    if isinstance(devices, list):
+        return max(launched, len(devices))
+    if str(devices) in ("auto", "-1"):
+        return max(launched, torch.cuda.device_count() if accelerator in ("auto", "gpu", "cuda") else 1)
+    return max(launched, int(devices) if str(devices).isdigit() else str(devices).count(",") + 1)
+
+
+def match_data(model: Namespace, data: Namespace) -> None:
+    """Give the networks the data's resolution, channels and labels, and the module the run's seed."""
+    served = instantiate_data(data)
+    conditional = model.init_args.get("conditional", False)
+    facts: dict[str, Callable[[], object]] = {
+        "resolution": lambda: served.resolution,
+        "channels": lambda: served.channels,
+        "label_dim": lambda: len(served.label_names) if conditional else 0,
+        "label_names": lambda: served.label_names,
+    }
+    model.init_args.seed = data.seed
+    for node in classes(model.init_args):
+        for name in facts.keys() & vars(node.init_args).keys():
+            node.init_args[name] = facts[name]()
+
+
+def instantiate_data(data: Namespace) -> FaceData:
+    """Make the DataModule alone, without touching a picture."""
+    parser = ArgumentParser()
+    parser.add_class_arguments(FaceData, "data", fail_untyped=False)
+    return parser.instantiate_classes(Namespace(data=data.clone())).data
+
+
+def classes(config: object) -> Iterator[Namespace]:
+    """Walk every ``class_path`` with arguments inside a configuration."""
+    if isinstance(config, Namespace):
+        if isinstance(config.get("init_args"), Namespace):
+            yield config
+        config = vars(config)
+    for value in config.values() if isinstance(config, dict) else config if isinstance(config, list) else ():
+        yield from classes(value)
+
+
+def run_tool(name: str, args: list[str]) -> None:
+    """Call a tool with arguments from its signature; ``-c`` names the data, and so may a plain folder or zip."""
+    tool = TOOLS[name]
+    parser = ArgumentParser(prog=f"lightning-avatars {name}", description=summary(tool), parser_mode="omegaconf")
+    takes_data = "data" in inspect.signature(tool).parameters
+    if takes_data:
+        parser.add_class_arguments(FaceData, "data")
+        if args and not args[0].startswith("-"):
+            args = ["--data", str(shipped.find("folder64", "data")), "--data.dataset.path", *args]
+        args = shipped.expand(["--data" if arg == "-c" else arg for arg in args])
+    parser.add_function_arguments(tool, as_group=False, as_positional=True, skip={"data"} if takes_data else set())
+    config = parser.instantiate_classes(parser.parse_args(args))
+    tool(**vars(config))
+
+
+def summary(tool: Callable[..., None]) -> str:
+    """First line of a tool's description."""
+    return (tool.__doc__ or "").splitlines()[0]
+
+
+def said_on_purpose(error: Exception) -> bool:
+    """Tell whether this package raised the error itself: then it is a message to a person, not a fault to trace."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return Path(frames[-1].filename).is_relative_to(shipped.PACKAGE)
+
+
+def quiet() -> None:
+    """Leave out what Lightning says of every run and what is so by design here."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for message in ("Found .* module.* in eval mode", "Couldn't infer the batch indices", ".*isinstance.treespec"):
+        warnings.filterwarnings("ignore", message)
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line; what is wrong with its arguments is said in a line, with exit status 2."""
+    quiet()
+    arguments = sys.argv[1:] if args is None else args
+    try:
+        run_tool(arguments[0], arguments[1:]) if arguments and arguments[0] in TOOLS else run_trainer(arguments)
+    except (ValueError, OSError, RuntimeError) as error:
+        if not said_on_purpose(error):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
+
+
+def run_trainer(args: list[str]) -> None:
+    """Fit, validate, test or predict."""
+    tools = "; ".join(f"{name}: {summary(tool)}" for name, tool in TOOLS.items())
+    FaceCLI(
+        LightningModule,
+        FaceData,
+        save_config_callback=SaveConfig,
+        save_config_kwargs={"save_to_log_dir": False},
+        trainer_defaults=TRAINER | {"callbacks": [ImageProgress(), Predictions(), RecognitionQuality()]},
+        seed_everything_default=0,
+        parser_kwargs={"parser_mode": "omegaconf", "epilog": f"tools, each with a --help of its own: {tools}"},
+        subclass_mode_model=True,
+        auto_configure_optimizers=False,
+        load_from_checkpoint_support=False,
+        args=args,
+    )

@@ -1,0 +1,93 @@
+"""Pictures from a trained generator."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from lightning_avatars.families.base import GenerativeModule
+from lightning_avatars.images import save_sheet, to_bytes, to_picture
+from lightning_avatars.labels import assign
+from lightning_avatars.tools.checkpoints import load_module
+
+
+def sample(
+    checkpoint: Path,
+    count: int = 64,
+    output: Path = Path("samples"),
+    seed: int = 0,
+    seeds: list[int] | None = None,
+    labels: str | None = None,
+    truncation_psi: float = 1.0,
+    columns: int = 8,
+    batch_size: int = 250,
+    device: str = "auto",
+) -> None:
+    """Draw pictures from a trained generator: single PNGs and a sheet of the first ones.
+
+    Args:
+        checkpoint: A checkpoint written by ``fit``; nothing else is needed.
+        count: How many pictures.
+        output: A folder, or a file ending in .zip, for ``seed_<seed>.png``; the sheet lies beside or in it.
+        seed: Seed of the first picture; the others count up.
+        seeds: The seeds themselves, in place of ``seed`` and ``count``.
+        labels: For conditional models, such as ``hair=curly,accessories=round``; the rest is drawn from the data.
+        truncation_psi: Below 1, pictures nearer to the mean one, in networks with truncation.
+        columns: Pictures in a row of the sheet.
+        batch_size: Pictures made at a time.
+        device: ``cpu``, ``cuda``, … or ``auto`` for a GPU where there is one.
+
+    Raises:
+        ValueError: the checkpoint makes no pictures, or takes no such labels.
+    """
+    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    module = load_module(checkpoint, chosen)
+    if not isinstance(module, GenerativeModule):
+        raise ValueError(f"{checkpoint} holds a {type(module).__name__}, which makes no pictures")
+    if labels is not None and not module.conditional:
+        raise ValueError(f"{checkpoint} was trained without labels, so that it can't obey {labels!r}")
+    if count < 1 and not seeds:
+        raise ValueError(f"count must be at least 1, got {count}")
+    wanted = torch.tensor(seeds or range(seed, seed + count))
+    shown: list[Tensor] = []
+    with writer(output) as write, ThreadPoolExecutor() as pool:
+        chunks = wanted.split(batch_size)
+        for chunk in track(chunks, "drawing", console=Console(stderr=True), disable=len(wanted) < 1000):
+            given = assign(module.draw_labels(chunk), labels, module.label_names) if labels is not None else None
+            images = to_bytes(module.sample(chunk, given, truncation_psi)).cpu()
+            names = [f"seed_{s:06d}.png" for s in chunk.tolist()]
+            for name, encoded in zip(names, pool.map(encode, images), strict=True):
+                write(name, encoded)
+            if sum(map(len, shown)) < 64:
+                shown.append(images)
+    sheet = output.with_suffix(".png") if output.suffix == ".zip" else output / "sheet.png"
+    save_sheet(torch.cat(shown)[:64], columns, sheet)
+    Console(stderr=True).print(f"{len(wanted)} pictures: [bold]{output}[/bold], sheet: [bold]{sheet}[/bold]")
+
+
+def encode(image: Tensor) -> bytes:
+    """Encode one image of bytes as a PNG, fast rather than small."""
+    file = io.BytesIO()
+    to_picture(image).save(file, "PNG", compress_level=1)
+    return file.getvalue()
+
+
+@contextmanager
+def writer(output: Path) -> Iterator[Callable[[str, bytes], object]]:
+    """Open a folder or a zip for writing files by name."""
+    if output.suffix == ".zip":
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(output, "w", zipfile.ZIP_STORED) as archive:
+            yield archive.writestr
+    else:
+        output.mkdir(parents=True, exist_ok=True)
+        yield lambda name, content: (output / name).write_bytes(content)

@@ -12,7 +12,7 @@ from torchvision.utils import make_grid
 
 def to_float(image: Tensor) -> Tensor:
     """Bytes 0 … 255 to floats in [-1, 1]."""
-    return image.float().div_(127.5).sub_(1)
+    return image.div(127.5).sub_(1)
 
 
 def to_bytes(image: Tensor) -> Tensor:

@@ -55,12 +55,19 @@ def test_a_folder_called_netrc_is_no_key(home):
     assert not has_key()
 
 
-@pytest.mark.parametrize("key", [True, False])
-def test_the_dashboard_is_offline_without_a_key(home, monkeypatch, key):
-    if key:
-        monkeypatch.setenv("WANDB_API_KEY", "secret")
+@pytest.mark.parametrize(
+    ("environment", "offline"),
+    [({}, True), ({"WANDB_API_KEY": "secret"}, False), ({"WANDB_MODE": "disabled"}, False)],
+)
+def test_the_dashboard_is_offline_without_a_key_or_a_mode(home, monkeypatch, environment, offline):
+    monkeypatch.delenv("WANDB_MODE")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert Dashboard(home / "run", "dcgan")._offline is offline
+
+
+def test_a_run_is_named_by_its_experiment_and_folder(home):
     dashboard = Dashboard(home / "runs" / "dcgan" / "0003", "dcgan")
-    assert dashboard._offline is not key
     assert (home / "runs" / "dcgan" / "0003").is_dir()
     assert dashboard._wandb_init["name"] == "dcgan/0003" and dashboard._wandb_init["group"] == "dcgan"
     assert dashboard._wandb_init["dir"] == str(home / "runs" / "dcgan" / "0003")

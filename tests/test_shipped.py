@@ -79,7 +79,7 @@ def test_a_typo_lists_the_nearest_names(value, kind, near):
 
 
 def test_a_name_like_no_other_lists_all_of_them():
-    with pytest.raises(FileNotFoundError, match="nearest names: dcgan, wgan, wgan_gp$"):
+    with pytest.raises(FileNotFoundError, match=r"nearest names: dcgan, wgan, wgan_gp$"):
         find("qqq", "model")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from pathlib import Path
 
@@ -91,7 +92,8 @@ def work(rank: int, folder: Path) -> None:
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("three")
-    mp.spawn(work, (folder,), nprocs=WORLD)
+    multiprocessing.set_forkserver_preload(["lightning_avatars.strategies"])  # imported once, not by each process
+    mp.start_processes(work, (folder,), WORLD, start_method="forkserver")
     return [torch.load(folder / f"{rank}.pt") for rank in range(WORLD)]
 
 

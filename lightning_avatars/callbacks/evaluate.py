@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import time
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ import lightning
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 import lightning_avatars
@@ -67,15 +69,17 @@ class SampleQuality(Callback):
         floor = self.reference(trainer, extractor, data, f"held_out_{count}", held_out[:count])
         moments, accuracy = self.samples(trainer, extractor, module, count)
         name = f"fd_{extractor.name}_{size}"
-        scores = {name: float(frechet_distance(*reference, *moments))}
+        distance = float(frechet_distance(*reference, *moments)) if moments else math.nan
+        floor_distance = float(frechet_distance(*reference, *floor))
+        scores = {name: distance}
         if accuracy:
             scores |= {f"accuracy_{size}": sum(accuracy.values()) / len(accuracy)}
-        for key, value in scores.items():
+        for key, value in (scores | {f"{name}_floor": floor_distance}).items():
             module.log(f"{stage}/{key}", torch.tensor(value, dtype=torch.float32), sync_dist=True)
         module.log_clock()
         result = {
             "scores": scores,
-            "floor": {name: float(frechet_distance(*reference, *floor)), "images": min(count, len(held_out))},
+            "floor": {name: floor_distance, "images": min(count, len(held_out))},
             "accuracy": accuracy,
             "seconds": round(time.monotonic() - started, 2),
             "passport": self.passport(module, extractor, data, count),
@@ -84,22 +88,34 @@ class SampleQuality(Callback):
 
     def samples(
         self, trainer: Trainer, extractor: Extractor, module: GenerativeModule, count: int
-    ) -> tuple[tuple[Tensor, Tensor], dict[str, float]]:
-        """Draw exactly ``count`` samples over all processes; return their moments and attribute accuracies."""
+    ) -> tuple[tuple[Tensor, Tensor] | None, dict[str, float]]:
+        """Draw exactly ``count`` samples over all processes; return their moments and attribute accuracies.
+
+        Moments are None where a generator has diverged and some samples are not finite.
+        """
+        finite = True
         accuracy = AttributeAccuracy(module.label_names).to(module.device)
-        asked = module.conditional and extractor.network.label_names == module.label_names
+        known = {name: column for column, name in enumerate(extractor.network.label_names)}
+        asked = [known[name] for name in module.label_names if name in known] if module.conditional else []
+        judged = bool(asked) and len(asked) == len(module.label_names)
 
         def blocks() -> Iterator[Tensor]:
+            nonlocal finite
             for first in range(trainer.global_rank * self.block, count, trainer.world_size * self.block):
                 seeds = torch.arange(first, min(first + self.block, count))
                 labels = module.draw_labels(seeds) if module.conditional else None
-                features, logits = extractor(to_bytes(module.sample(seeds, labels)))
-                if asked:
-                    accuracy.update(logits, labels)
+                images = module.sample(seeds, labels)
+                finite = finite and bool(images.isfinite().all())
+                features, logits = extractor(to_bytes(images))
+                if judged:
+                    accuracy.update(logits[:, asked], labels)
                 yield features
 
         moments = collect(blocks(), extractor, module.device)
-        return moments, {k: float(v) for k, v in accuracy.compute().items()} if asked else {}
+        if not trainer.strategy.reduce_boolean_decision(finite):
+            rank_zero_warn(f"samples after {module.images_seen:,} images are not finite: the score is nan")
+            return None, {}
+        return moments, {k: float(v) for k, v in accuracy.compute().items()} if judged else {}
 
     def reference(
         self, trainer: Trainer, extractor: Extractor, data: FaceData, name: str, index: np.ndarray
@@ -107,9 +123,10 @@ class SampleQuality(Callback):
         """Moments of real pictures, computed once for each store, extractor and set of pictures."""
         device = trainer.lightning_module.device
         path = cache_root() / "moments" / f"{data.store.key[:24]}-{extractor.sha256[:24]}-{name}.npz"
-        if trainer.strategy.broadcast(path.is_file()):
-            with np.load(path, allow_pickle=False) as kept:
-                return torch.from_numpy(kept["mean"]).to(device), torch.from_numpy(kept["covariance"]).to(device)
+        kept = dict(np.load(path, allow_pickle=False)) if trainer.is_global_zero and path.is_file() else None
+        kept = trainer.strategy.broadcast(kept)
+        if kept is not None:
+            return torch.from_numpy(kept["mean"]).to(device), torch.from_numpy(kept["covariance"]).to(device)
         firsts = range(trainer.global_rank * self.block, len(index), trainer.world_size * self.block)
         chunks = (torch.from_numpy(data.store.read(index[i : i + self.block])).to(device) for i in firsts)
         mean, covariance = collect((extractor(images)[0] for images in chunks), extractor, device)

@@ -65,7 +65,10 @@ class ImageProgress(ProgressBar):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.bar is not None:
-            self.bar.update(self.task, score="  ".join(f"{k} {v:.3g}" for k, v in self.scores(trainer).items()))
+            latest = {
+                k: v for k, v in self.scores(trainer).items() if k.startswith(("fd_", "accuracy")) and "/" not in k
+            }
+            self.bar.update(self.task, score="  ".join(f"{k} {v:.3g}" for k, v in latest.items()))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.bar is None:

@@ -21,8 +21,8 @@ def frechet_distance(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: Tenso
     """
     mean_a, cov_a, mean_b, cov_b = (x.double() for x in (mean_a, cov_a, mean_b, cov_b))
     values, vectors = torch.linalg.eigh(cov_a)
-    root: Tensor = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
-    cross = torch.linalg.eigvalsh(root @ cov_b @ root).clamp(min=0).sqrt().sum()
+    root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+    cross: Tensor = torch.linalg.eigvalsh(root @ cov_b @ root).clamp(min=0).sqrt().sum()
     return (mean_a - mean_b).square().sum() + cov_a.trace() + cov_b.trace() - 2 * cross
 
 

@@ -109,6 +109,7 @@ def test_reset_forgets():
     np.testing.assert_allclose(metric.compute()[1], np.cov(FEATURES[:20].T), rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")
 @pytest.mark.parametrize("count", [0, 1])
 def test_too_few_images_have_no_covariance(count):
     with pytest.raises(ValueError, match=f"at least 2 images, got {count}"):

@@ -63,12 +63,12 @@ def train(model: str, faces: str, seed: int, images: int, path: str | None, row:
     ]  # fmt: skip
     command += ["--data.dataset.path", path] if path else []
     subprocess.run(command, check=True, env=os.environ | {"WANDB_MODE": "disabled"})
-    (result,) = json.loads((folder / "results.json").read_text())["results"]
+    result = json.loads((folder / "results.json").read_text())["results"][-1]
     row.parent.mkdir(parents=True, exist_ok=True)
     sheet = next((folder / "previews").glob("samples_*.png"))
     with Image.open(sheet) as picture:
         picture.quantize(256).save(row.with_suffix(".png"), optimize=True)
-    facts = {"model": model, "data": faces, "seed": seed, "hardware": hardware()}
+    facts = {"model": model, "data": faces, "seed": seed, "hardware": hardware(), "sheet": row.with_suffix(".png").name}
     row.write_text(json.dumps(facts | result, indent=2) + "\n")
 
 
@@ -86,10 +86,11 @@ def table(rows: list[dict]) -> str:
         chosen = [row for row in rows if (row["data"], row["images_seen"]) == (faces, images)]
         score = next(iter(chosen[0]["floor"]))
         floor, split = chosen[0]["floor"][score], chosen[0]["passport"]["reference"]
+        made_on = ", ".join(sorted({row["hardware"] for row in chosen}))
         parts += [
             f"### {faces}, {images:,} images\n",
             f"`{score}` against {split['images']:,} pictures of the {split['split']} split; real pictures never "
-            f"trained on score {floor:.3g} (the floor). {chosen[0]['hardware']}.\n",
+            f"trained on score {floor:.3g} (the floor). Made on {made_on}.\n",
             f"| model | `{score}` | attributes right | seconds | images/s | seeds | sheet |",
             "|---|---|---|---|---|---|---|",
         ]
@@ -105,7 +106,6 @@ def cells(group: list[dict], score: str) -> list[str]:
     values = [row["scores"][score] for row in group]
     spread = f" ± {stdev(values):.2g}" if len(values) > 1 else ""
     right = [v for row in group for k, v in row["scores"].items() if k.startswith("accuracy")]
-    sheet = f"{group[0]['model']}_{group[0]['data']}_{group[0]['images_seen'] // 1000}k_seed{group[0]['seed']}.png"
     return [
         group[0]["model"],
         f"{mean(values):.3g}{spread}",
@@ -113,7 +113,7 @@ def cells(group: list[dict], score: str) -> list[str]:
         f"{mean(row['training']['seconds'] for row in group):.0f}",
         f"{mean(row['training']['images_per_second'] for row in group):.0f}",
         str(len(group)),
-        f"[sheet](results/{sheet})",
+        f"[sheet](results/{group[0]['sheet']})",
     ]
 
 

@@ -10,12 +10,15 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from pydoc import locate
 
 import torch
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_avatars import shipped
 from lightning_avatars.callbacks.evaluate import SampleQuality
@@ -27,12 +30,12 @@ from lightning_avatars.callbacks.run import Run
 from lightning_avatars.data.base import FaceData
 from lightning_avatars.families.base import FaceModule
 from lightning_avatars.loggers import default_loggers
+from lightning_avatars.runs import experiment_name, rank, run_folder, run_of
 from lightning_avatars.strategies import PhaseDDP
 from lightning_avatars.tools.data import data
 from lightning_avatars.tools.sample import sample
 
 TOOLS = {"sample": sample, "data": data}
-RUN_FOLDER = "LIGHTNING_AVATARS_RUN"  # tells the processes that Lightning starts which folder the first one made
 
 TRAINER = {  # what the clocks and the endless sampler need; choices are in the configs
     "max_epochs": -1,
@@ -45,13 +48,16 @@ TRAINER = {  # what the clocks and the endless sampler need; choices are in the 
 
 
 class SaveConfig(SaveConfigCallback):
-    """Write the whole configuration of a training run beside its checkpoints."""
+    """Write the whole configuration of a training run beside its checkpoints and to the dashboard."""
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
             path = Path(trainer.default_root_dir) / "config.yaml"
             path.parent.mkdir(parents=True, exist_ok=True)
             self.parser.save(self.config, path, skip_none=False, overwrite=True, multifile=False)
+            for logger in trainer.loggers:
+                if isinstance(logger, WandbLogger):
+                    logger.log_hyperparams(yaml.safe_load(path.read_text()))
 
 
 class FaceCLI(LightningCLI):
@@ -72,13 +78,17 @@ class FaceCLI(LightningCLI):
         if config.weights_only is None:
             config.weights_only = True  # a checkpoint may be a stranger's: never unpickle code
         match_data(config.model, config.data)
+        say_dropped_terms(config)
         self.experiment = experiment_name(config)
-        self.folder = run_folder(self.experiment, config.ckpt_path)
+        root = config.trainer.default_root_dir
+        self.folder = Path(root) if root else run_folder(self.experiment, config.ckpt_path)
+        config.trainer.default_root_dir = None  # a run's folder may move: its own configuration must not name it
+        if not rank():
+            self.folder.mkdir(parents=True, exist_ok=True)
 
     def instantiate_trainer(self, **kwargs: object) -> Trainer:
         given = self.config[self.subcommand].trainer
-        if given.default_root_dir is None:
-            kwargs["default_root_dir"] = self.folder
+        kwargs["default_root_dir"] = self.folder
         if given.logger is None:
             kwargs["logger"] = default_loggers(self.folder, self.experiment) if self.subcommand == "fit" else False
         takes_turns = not self.model.automatic_optimization
@@ -87,10 +97,8 @@ class FaceCLI(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
     def after_instantiate_classes(self) -> None:
-        if isinstance(self.model, FaceModule):
-            parser = self._parser(self.subcommand)
-            plain = yaml.safe_load(parser.dump(self.config[self.subcommand], skip_none=False))
-            self.model.config = {"model": plain["model"], "data": plain["data"]}
+        plain = yaml.safe_load(self.parser.dump(self.config, skip_none=False))[self.subcommand]
+        self.model.config = {"model": plain["model"], "data": plain["data"]}
 
 
 def option(args: list[str], name: str) -> str | None:
@@ -115,32 +123,6 @@ def with_saved_config(args: list[str]) -> list[str]:
     return [args[0], "--config", str(folder / "config.yaml"), *args[1:]]
 
 
-def run_of(checkpoint: Path) -> Path | None:
-    """Locate the run's folder that a checkpoint lies in, by its ``config.yaml``."""
-    return next((f for f in (checkpoint.parent, checkpoint.parent.parent) if (f / "config.yaml").is_file()), None)
-
-
-def experiment_name(config: Namespace) -> str:
-    """Name the experiment after its last configuration file, or after its model's and its data's."""
-    files = config.get("config") or [f for f in (config.model.get("__path__"), config.data.get("__path__")) if f]
-    name = "_".join(Path(str(file)).stem for file in (files[-1:] if config.get("config") else files))
-    return name or "unnamed"
-
-
-def run_folder(experiment: str, checkpoint: str | None) -> Path:
-    """Choose the run's folder: the checkpoint's own, or the next free ``runs/<experiment>/<n>``."""
-    own = run_of(Path(checkpoint)) if checkpoint else None
-    if own is not None:
-        return own
-    if any(int(os.environ.get(name, 0)) for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID")):
-        return Path(os.environ.get(RUN_FOLDER, f"runs/{experiment}/0"))  # only the first process writes
-    base = Path("runs") / experiment
-    taken = [int(path.name) for path in base.glob("*") if path.name.isdigit()]
-    folder = base / str(max(taken, default=0) + 1)
-    os.environ[RUN_FOLDER] = str(folder)
-    return folder
-
-
 def processes(accelerator: str, devices: list[int] | str | int) -> int:
     """Count the processes that a Trainer with these arguments will use."""
     launched = int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", 1)))
@@ -163,8 +145,30 @@ def match_data(model: Namespace, data: Namespace) -> None:
     }
     model.init_args.seed = data.seed
     for node in classes(model.init_args):
-        for name in facts.keys() & vars(node.init_args).keys():
-            node.init_args[name] = facts[name]()
+        defaults = inspect.signature(locate(node.class_path)).parameters
+        for name in sorted(facts.keys() & vars(node.init_args).keys()):
+            given, value = node.init_args[name], facts[name]()
+            if given not in (value, defaults[name].default):
+                rank_zero_warn(f"{node.class_path}: {name} is {given} in the configuration, but the data has {value}")
+            node.init_args[name] = value
+
+
+def say_dropped_terms(config: Namespace) -> None:
+    """Say which terms of earlier configuration files are gone, for a later file's dict replaces an earlier one's."""
+    files = [Path(str(file)) for file in config.get("config") or []]
+    for key in ("generator_terms", "discriminator_terms"):
+        kept = config.model.init_args.get(key) or {}
+        dropped = sorted({name for file in files for name in terms_in(file, key)} - set(kept))
+        if dropped:
+            rank_zero_warn(f"{key} of a later configuration dropped {', '.join(dropped)}: list all terms to keep")
+
+
+def terms_in(file: Path, key: str) -> list[str]:
+    """Names of the terms that a configuration file brings, itself or by the model that it names."""
+    model = (yaml.safe_load(file.read_text()) or {}).get("model")
+    if isinstance(model, str):
+        model = yaml.safe_load((file.parent / model).read_text())
+    return list(((model or {}).get("init_args", {})).get(key) or {})
 
 
 def instantiate_data(data: Namespace) -> FaceData:
@@ -204,10 +208,14 @@ def summary(tool: Callable[..., None]) -> str:
     return (tool.__doc__ or "").splitlines()[0]
 
 
-def said_on_purpose(error: Exception) -> bool:
-    """Tell whether this package raised the error itself: then it is a message to a person, not a fault to trace."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return Path(frames[-1].filename).is_relative_to(shipped.PACKAGE)
+def message(error: BaseException | None) -> str | None:
+    """What this package said to a person by raising an error, or one behind it; None where it is a fault to trace."""
+    while error is not None:
+        frames = traceback.extract_tb(error.__traceback__)
+        if frames and Path(frames[-1].filename).is_relative_to(shipped.PACKAGE):
+            return str(error)
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def quiet() -> None:
@@ -224,9 +232,10 @@ def main(args: list[str] | None = None) -> None:
     try:
         run_tool(arguments[0], arguments[1:]) if arguments and arguments[0] in TOOLS else run_trainer(arguments)
     except (ValueError, OSError, RuntimeError) as error:
-        if not said_on_purpose(error):
+        said = message(error)
+        if said is None:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {said}", file=sys.stderr)
         raise SystemExit(2) from error
 
 
@@ -234,7 +243,7 @@ def run_trainer(args: list[str]) -> None:
     """Fit, validate, test or predict."""
     tools = "; ".join(f"{name}: {summary(tool)}" for name, tool in TOOLS.items())
     FaceCLI(
-        LightningModule,
+        FaceModule,
         FaceData,
         save_config_callback=SaveConfig,
         save_config_kwargs={"save_to_log_dir": False},

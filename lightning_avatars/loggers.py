@@ -21,7 +21,6 @@ class Dashboard(WandbLogger):
     """
 
     def __init__(self, folder: Path, experiment_name: str) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         super().__init__(
             name=f"{experiment_name}/{folder.name}",
             group=experiment_name,

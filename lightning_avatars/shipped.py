@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -52,8 +53,8 @@ def expand(args: list[str]) -> list[str]:
     args = [part for arg in args for part in split_option(arg)]
     for option, value in zip(["", *args], args, strict=False):
         kind = OPTIONS.get(option)
-        if kind is None or (kind != "config" and value not in names(kind)):
-            expanded.append(value)
+        if kind is None or (kind != "config" and not re.fullmatch(r"[\w-]+", value)):
+            expanded.append(value)  # neither a name nor a path, but a class or what it is made of
         elif kind == "config" and (pair := model_and_data(value)):
             expanded[-1:] = ["--model", str(find(pair[0], "model")), "--data", str(find(pair[1], "data"))]
         else:

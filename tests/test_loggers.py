@@ -68,7 +68,6 @@ def test_the_dashboard_is_offline_without_a_key_or_a_mode(home, monkeypatch, env
 
 def test_a_run_is_named_by_its_experiment_and_folder(home):
     dashboard = Dashboard(home / "runs" / "dcgan" / "0003", "dcgan")
-    assert (home / "runs" / "dcgan" / "0003").is_dir()
     assert dashboard._wandb_init["name"] == "dcgan/0003" and dashboard._wandb_init["group"] == "dcgan"
     assert dashboard._wandb_init["dir"] == str(home / "runs" / "dcgan" / "0003")
 

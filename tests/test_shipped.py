@@ -131,7 +131,7 @@ def test_several_configurations_keep_their_order(root):
         ["dcgan"],
         ["--name", "dcgan", "--name=dcgan", "--model.init_args.name=dcgan", "--data.dataset", "mnist32"],
         ["--model", "lightning_avatars.families.adversarial.Adversarial"],
-        ["--model", "mnist32", "--data", "dcgan"],
+        ["--model", "lightning_avatars.families.adversarial.Adversarial", "--data.resolution", "16"],
         ["--data.batch_size=8", "--message=--config=dcgan", "--trainer.devices", "2"],
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import platform
 import time
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ from lightning_avatars.metrics.attributes import AttributeAccuracy
 from lightning_avatars.metrics.extractors import Extractor
 from lightning_avatars.metrics.frechet import Moments, frechet_distance
 
-COUNTS = (50_000, 10_000, 5_000, 2_000, 1_000, 500)
+COUNTS = (5_000, 2_000, 1_000, 500)
 
 
 class SampleQuality(Callback):
@@ -47,6 +48,10 @@ class SampleQuality(Callback):
         self.images, self.extractor_name, self.block, self.enabled = images, extractor, block, enabled
         self.extractor: Extractor | None = None
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if self.enabled and isinstance(pl_module, GenerativeModule) and self.extractor is None:
+            self.extractor = Extractor(self.extractor_name or trainer.datamodule.dataset.extractor)
+
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.evaluate(trainer, pl_module, "val")
 
@@ -55,14 +60,12 @@ class SampleQuality(Callback):
 
     def evaluate(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         """Score, log and write."""
-        if not self.enabled or trainer.sanity_checking or not isinstance(module, GenerativeModule):
+        if self.extractor is None or trainer.sanity_checking:
             return
         started, data = time.monotonic(), trainer.datamodule
-        if self.extractor is None:
-            self.extractor = Extractor(self.extractor_name or data.dataset.extractor)
         extractor = self.extractor.to(module.device)
         held_out = np.concatenate([data.store.split("val"), data.store.split("test")])
-        count = self.images or next((n for n in COUNTS if n <= min(len(held_out), 5_000)), len(held_out))
+        count = self.images or next((n for n in COUNTS if n <= len(held_out)), len(held_out))
         size = f"{count // 1000}k" if count % 1000 == 0 else str(count)
 
         reference = self.reference(trainer, extractor, data, "train", data.store.split("train"))
@@ -94,7 +97,7 @@ class SampleQuality(Callback):
         Moments are None where a generator has diverged and some samples are not finite.
         """
         finite = True
-        accuracy = AttributeAccuracy(module.label_names).to(module.device)
+        accuracy = AttributeAccuracy(module.label_names).to(exact(module.device))
         known = {name: column for column, name in enumerate(extractor.network.label_names)}
         asked = [known[name] for name in module.label_names if name in known] if module.conditional else []
         judged = bool(asked) and len(asked) == len(module.label_names)
@@ -108,7 +111,7 @@ class SampleQuality(Callback):
                 finite = finite and bool(images.isfinite().all())
                 features, logits = extractor(to_bytes(images))
                 if judged:
-                    accuracy.update(logits[:, asked], labels)
+                    accuracy.update(logits[:, asked].to(accuracy.device), labels.to(accuracy.device))
                 yield features
 
         moments = collect(blocks(), extractor, module.device)
@@ -126,13 +129,14 @@ class SampleQuality(Callback):
         kept = dict(np.load(path, allow_pickle=False)) if trainer.is_global_zero and path.is_file() else None
         kept = trainer.strategy.broadcast(kept)
         if kept is not None:
-            return torch.from_numpy(kept["mean"]).to(device), torch.from_numpy(kept["covariance"]).to(device)
+            mean, covariance = (torch.from_numpy(kept[name]).to(exact(device)) for name in ("mean", "covariance"))
+            return mean, covariance
         firsts = range(trainer.global_rank * self.block, len(index), trainer.world_size * self.block)
         chunks = (torch.from_numpy(data.store.read(index[i : i + self.block])).to(device) for i in firsts)
         mean, covariance = collect((extractor(images)[0] for images in chunks), extractor, device)
         if trainer.is_global_zero:
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_suffix(".part.npz")
+            temporary = path.with_suffix(f".{os.getpid()}.part.npz")
             np.savez(temporary, mean=mean.cpu().numpy(), covariance=covariance.cpu().numpy())
             temporary.replace(path)
         return mean, covariance
@@ -157,9 +161,14 @@ class SampleQuality(Callback):
         }
 
 
+def exact(device: torch.device) -> torch.device:
+    """Where float64 sums are kept: Apple's GPUs have no such numbers."""
+    return torch.device("cpu") if device.type == "mps" else device
+
+
 def collect(features: Iterator[Tensor], extractor: Extractor, device: torch.device) -> tuple[Tensor, Tensor]:
     """Reduce blocks of features to mean and covariance over all processes."""
-    moments = Moments(extractor.network.heads.in_features).to(device)
+    moments = Moments(extractor.network.heads.in_features).to(exact(device))
     for block in features:
-        moments.update(block)
+        moments.update(block.to(moments.device))
     return moments.compute()

@@ -23,19 +23,28 @@ class Preview(Callback):
     def __init__(self, every: int = 50_000, columns: int = 8) -> None:
         self.every, self.columns = every, columns
         self.latest: dict[str, Path] = {}
+        self.written = -1
+        self.batch: Batch | None = None
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: Batch, batch_idx: int
     ) -> None:
-        if not self.every or not isinstance(pl_module, GenerativeModule) or not trainer.is_global_zero:
-            return
+        self.batch = batch
         seen, size = pl_module.images_seen, trainer.datamodule.batch_size
-        if seen // self.every != (seen - size) // self.every or trainer.should_stop:
-            self.write(trainer, pl_module, batch)
+        if self.every and seen // self.every != (seen - size) // self.every:
+            self.write(trainer, pl_module)
 
-    def write(self, trainer: Trainer, module: GenerativeModule, batch: Batch) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.every and self.batch is not None and self.written != pl_module.images_seen:
+            self.write(trainer, pl_module)
+
+    def write(self, trainer: Trainer, module: LightningModule) -> None:
+        """Write the sheets, on the first process only."""
+        if not isinstance(module, GenerativeModule) or not trainer.is_global_zero:
+            return
+        self.written = module.images_seen
         folder = Path(trainer.default_root_dir) / "previews"
-        for name, images in module.preview(batch).items():
+        for name, images in module.preview(self.batch).items():
             path = folder / f"{name}_{module.images_seen:09d}.png"
             save_sheet(to_bytes(images), self.columns, path)
             self.latest[name] = path

@@ -73,6 +73,7 @@ class ImageProgress(ProgressBar):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.bar is None:
             return
+        self.bar.update(self.task, completed=pl_module.images_seen)
         self.bar.stop()
         self.bar = None
         seconds = time.monotonic() - self.started

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from pathlib import Path
@@ -28,7 +29,10 @@ class Run(Checkpoint):
         self, images: int = 1_000_000, validate_every: int = 100_000, save_every: int = 100_000, keep: int = 2
     ) -> None:
         if images < 1 or validate_every < 0 or save_every < 0 or keep < 1:
-            raise ValueError("a run needs images and keep of at least 1, and no negative intervals")
+            raise ValueError(
+                "run.images and run.keep must be at least 1, run.validate_every and run.save_every at least 0; got "
+                f"{images}, {keep}, {validate_every} and {save_every}"
+            )
         self.images, self.validate_every, self.save_every, self.keep = images, validate_every, save_every, keep
         self.due = False
         self.started = self.paused = self.validation_started = 0.0
@@ -37,10 +41,14 @@ class Run(Checkpoint):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
             interval = self.validate_every or self.images
-            trainer.val_check_interval = max(1, round(interval / trainer.datamodule.batch_size))
+            trainer.val_check_interval = math.ceil(interval / trainer.datamodule.batch_size)
+            if trainer.is_global_zero:
+                for unfinished in (Path(trainer.default_root_dir) / CHECKPOINTS).glob("*.part"):
+                    unfinished.unlink()  # of a run that was killed while saving
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.started, self.paused, self.first = time.monotonic(), 0.0, pl_module.images_seen
+        trainer.should_stop = pl_module.images_seen >= self.images
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.validation_started = time.monotonic()
@@ -65,7 +73,7 @@ class Run(Checkpoint):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.paused += time.monotonic() - self.validation_started
         self.validation_started = 0.0
-        if self.due and not trainer.sanity_checking:
+        if (self.due or trainer.should_stop) and not trainer.sanity_checking:
             self.save(trainer, pl_module.images_seen)
 
     def save(self, trainer: Trainer, images_seen: int) -> None:
@@ -76,9 +84,19 @@ class Run(Checkpoint):
         temporary = path.with_suffix(".part")
         trainer.save_checkpoint(temporary)
         if trainer.is_global_zero:
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
+            sync(temporary)
             temporary.replace(path)
-            for old in sorted(folder.glob("images_*.ckpt"))[: -self.keep]:
+            sync(folder)
+            by_age = sorted(folder.glob("images_*.ckpt"), key=lambda file: file.stat().st_mtime_ns)
+            for old in by_age[: -self.keep]:
                 old.unlink()
         trainer.strategy.barrier()
+
+
+def sync(path: Path) -> None:
+    """Wait until the disk has a file, or a folder's entries."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

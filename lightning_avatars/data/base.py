@@ -142,9 +142,17 @@ class EndlessSampler(Sampler[BatchIndex]):
 
 
 class OnceSampler(Sampler[BatchIndex]):
-    """Every picture once, in order; process r takes batches r, r + W, … so that nothing is padded or repeated."""
+    """Every picture once, in order; process r takes batches r, r + W, … so that nothing is padded or repeated.
+
+    Batches are smaller where there are too few pictures for every process to have one.
+    """
 
     def __init__(self, index: npt.NDArray[np.int64], batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        if len(index) < world_size:
+            raise ValueError(
+                f"{len(index)} pictures are too few for {world_size} processes: use fewer processes"
+            )
+        batch_size = min(batch_size, -(-len(index) // world_size))
         starts = range(rank * batch_size, len(index), world_size * batch_size)
         self.batches = [
             BatchIndex(index[s : s + batch_size], np.arange(s, min(s + batch_size, len(index)))) for s in starts

@@ -9,7 +9,6 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
@@ -97,8 +96,8 @@ class Adversarial(GenerativeModule):
     """A generative adversarial network assembled from networks, an objective and terms.
 
     For each player in turn: collect the terms that are due, sum the named losses, one backward pass per chunk, reduce
-    over processes, clip, step. Where both players play on every batch and nothing differentiates the fake, both turns
-    share one fake.
+    over processes, clip, step. Where both players play on every batch and nothing differentiates the fake or its
+    latent, both turns share one fake.
 
     Args:
         generator: Makes images from latent vectors, and from labels where it is conditional.
@@ -171,7 +170,7 @@ class Adversarial(GenerativeModule):
         )
         self.optimizer_factories = {"discriminator": discriminator_optimizer, "generator": generator_optimizer}
         self.critics, self.conditional, self.micro_batch = critics, conditional, micro_batch
-        self.clip_gradients = clip_gradients
+        self.largest_norm = clip_gradients
         self.optimizer_schedules, self.scheduled = optimizer_schedules or {}, scheduled or {}
         self.turns = {"discriminator": 0, "generator": 0}
         for path in self.scheduled:
@@ -190,7 +189,7 @@ class Adversarial(GenerativeModule):
             labels = self.draw_labels(seeds)
         latent = self.prior.of_seeds(seeds, generator.latent_dim).to(self.device)
         training = generator.training
-        with seeded(int(seeds[0]), self.device):
+        with seeded(int(seeds[0]), self.device), torch.autocast(self.device.type, enabled=False):
             images = generator.eval().truncated(latent, labels, truncation_psi)
         generator.train(training)
         return images
@@ -218,7 +217,7 @@ class Adversarial(GenerativeModule):
 
     def on_fit_start(self) -> None:
         if self.trainer.world_size > 1 and not isinstance(self.trainer.strategy, PhaseDDP):
-            raise MisconfigurationException(
+            raise ValueError(
                 f"{type(self).__name__} lets players take turns, which {type(self.trainer.strategy).__name__} can't: "
                 "use trainer.strategy lightning_avatars.strategies.PhaseDDP, or leave it out on the command line"
             )
@@ -233,13 +232,13 @@ class Adversarial(GenerativeModule):
 
         generator_plays = (self.turns["discriminator"] + 1) % self.critics == 0
         due = [term for player in self.turns for term in self.due(player).values()]
-        shared = self.critics == 1 and not any("fake" in term.differentiates for term in due)
+        shared = self.critics == 1 and not any({"fake", "latent"} & set(term.differentiates) for term in due)
         step = self.turn("discriminator", batch, draws, shared)
         if generator_plays:
             self.turn("generator", batch, draws, shared, step)
         self.images_seen += local * world
         if isinstance(self.trainer.strategy, PhaseDDP):  # not sooner: the shared fake's graph holds them
-            parts = (self.generator, self.discriminator, self.terms, self.augment)
+            parts = (self.generator, self.discriminator, self.terms, self.augment, self.balance)
             self.trainer.strategy.average_buffers(b for part in parts if part is not None for b in part.buffers())
         if self.average is not None:
             self.average.update(self.generator, local * world, self.images_seen)
@@ -318,9 +317,8 @@ class Adversarial(GenerativeModule):
             self.trainer.strategy.optimizer_step(optimizer.optimizer, lambda: None)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        if self.clip_gradients is not None:  # here, for a scaler has just unscaled them
-            owned = [p for group in optimizer.param_groups for p in group["params"]]
-            torch.nn.utils.clip_grad_norm_(owned, self.clip_gradients)
+        if self.largest_norm is not None:  # here, for a scaler has just unscaled them
+            self.clip_gradients(optimizer, self.largest_norm, "norm")
 
     def apply_schedules(self) -> None:
         """Set what follows the images seen: buffers of networks, options of optimizers."""

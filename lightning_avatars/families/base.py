@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
@@ -35,7 +36,9 @@ class FaceModule(LightningModule):
         data = getattr(self.trainer, "datamodule", None)
         if stage == "fit" and isinstance(data, FaceData):
             self.label_names = data.label_names
-            self.label_rows = torch.from_numpy(data.store.labels[data.store.split("train")[:LABEL_ROWS]])
+            train = data.store.split("train")
+            spread = np.linspace(0, len(train) - 1, min(LABEL_ROWS, len(train))).astype(np.int64)
+            self.label_rows = torch.from_numpy(data.store.labels[train[spread]])
 
     def get_extra_state(self) -> dict[str, Any]:
         return {
@@ -50,7 +53,7 @@ class FaceModule(LightningModule):
 
     def log_clock(self) -> None:
         """Make images seen the axis of what is logged with it."""
-        self.log("step", float(self.images_seen), batch_size=1)
+        self.log("step", float(self.images_seen), batch_size=1, reduce_fx="max")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["config"] = self.config

@@ -16,7 +16,7 @@ from lightning_avatars.images import to_float
 from lightning_avatars.networks.recognizer import RecognitionNet, save_recognizer
 from lightning_avatars.objectives.recognition import correct, label_losses, probabilities
 from lightning_avatars.schedules import Schedule
-from lightning_avatars.seeding import Draws
+from lightning_avatars.seeding import Draws, reseed
 
 SHIFT = 2  # pixels
 NOISE = 0.1  # largest standard deviation, of a range of 2
@@ -61,6 +61,7 @@ class Recognition(FaceModule):
                 group["lr"] = self.learning_rate(self.images_seen)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        reseed(self.seed, self.global_rank, self.images_seen)
         local, world = len(batch["image"]), self.trainer.world_size
         start = self.global_rank * local
         draws = Draws(self.seed, self.images_seen, local * world, start, start + local, self.device)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -13,6 +15,17 @@ from lightning_avatars.images import to_float
 from lightning_avatars.networks.recognizer import load_recognizer
 
 WEIGHTS = Path(__file__).parent / "weights"
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Keep convolutions and products of matrices from being rounded to TF32."""
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
 
 class Extractor(nn.Module):
@@ -40,7 +53,7 @@ class Extractor(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Features, N x D, and attribute logits, N x L, of images of bytes, N C H W."""
-        with torch.autocast(images.device.type, enabled=False):
+        with torch.autocast(images.device.type, enabled=False), full_float32():
             x = to_float(images)
             channels = self.network.channels
             x = x.expand(-1, channels, -1, -1) if x.shape[1] == 1 else x

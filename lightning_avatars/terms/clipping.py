@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from lightning_avatars.schedules import Schedule
 from lightning_avatars.terms.base import Term
 
 if TYPE_CHECKING:
@@ -17,10 +18,11 @@ class WeightClip(Term):
 
     Args:
         limit: Half the width of the box.
+        weight: 0 turns the clipping off.
     """
 
-    def __init__(self, limit: float = 0.01) -> None:
-        super().__init__()
+    def __init__(self, limit: float = 0.01, weight: float | Schedule = 1.0) -> None:
+        super().__init__(weight)
         if limit <= 0:
             raise ValueError(f"limit must be above 0, got {limit}")
         self.limit = limit

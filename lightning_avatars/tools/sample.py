@@ -58,6 +58,8 @@ def sample(
     if count < 1 and not seeds:
         raise ValueError(f"count must be at least 1, got {count}")
     wanted = torch.tensor(seeds or range(seed, seed + count))
+    if wanted.min() < 0:
+        raise ValueError(f"seeds must be 0 or more, got {int(wanted.min())}")
     shown: list[Tensor] = []
     with writer(output) as write, ThreadPoolExecutor() as pool:
         chunks = wanted.split(batch_size)

@@ -43,6 +43,35 @@ def test_a_resumed_run_makes_the_validations_that_are_left(tmp_path):
     assert module.images_seen == 48
 
 
+def test_a_finished_run_trains_no_further(tmp_path):
+    fit(game(), tmp_path, images=40)
+    module = game()
+    fit(module, tmp_path, images=40, ckpt_path=tmp_path / "checkpoints/images_000000040.ckpt")
+    assert module.images_seen == 40
+
+
+def test_a_run_that_goes_back_keeps_its_own_checkpoints(tmp_path):
+    fit(game(), tmp_path, callbacks=[Run(images=48, validate_every=0, save_every=16, keep=3)])
+    kept = [Run(images=40, validate_every=0, save_every=8, keep=2)]
+    fit(game(), tmp_path, ckpt_path=tmp_path / "checkpoints/images_000000016.ckpt", callbacks=kept)
+    assert names(tmp_path) == ["images_000000032.ckpt", "images_000000040.ckpt"]
+
+
+def test_intervals_that_batches_do_not_divide_validate_once_at_the_end(tmp_path):
+    seen = Validations()
+    fit(game(), tmp_path, callbacks=[seen, Run(images=52, validate_every=0)])
+    assert seen.at == [56]
+
+
+def test_a_run_that_is_stopped_early_is_saved(tmp_path):
+    class Stop(Callback):
+        def on_validation_end(self, trainer, pl_module):
+            trainer.should_stop = True
+
+    fit(game(), tmp_path, callbacks=[Stop(), Run(images=400, validate_every=16, save_every=0)])
+    assert names(tmp_path) == ["images_000000016.ckpt"]
+
+
 def test_a_run_of_no_images_is_refused():
     with pytest.raises(ValueError, match="images"):
         Run(images=0)

@@ -103,6 +103,18 @@ def test_terms_wait_for_their_turn_and_weigh_as_much_as_they_skip(tmp_path):
     assert term.scale.item() != 1, "a term's own parameters belong to its player's optimizer"
 
 
+def test_a_term_may_differentiate_the_latent(tmp_path):
+    class Slope(Term):
+        differentiates = ("latent",)
+
+        def forward(self, step):
+            (gradient,) = torch.autograd.grad(step.fake.sum(), step.latent, create_graph=True)
+            return gradient.square().sum(1).mean()
+
+    trainer = fit(game(generator_terms={"slope": Slope()}), tmp_path)
+    assert trainer.callback_metrics["generator/slope"] > 0
+
+
 def test_weight_zero_turns_a_term_off(tmp_path):
     term = Recorder(Steps({0: 0.0, 24: 1.0}))
     fit(game(discriminator_terms={"extra": term}), tmp_path, images=40)

@@ -23,7 +23,7 @@ from PIL import Image
 
 HERE = Path(__file__).parent
 RESULTS, TABLE = HERE / "results", HERE / "README.md"
-MODELS = ["gan", "dcgan", "lsgan", "wgan", "wgan_gp", "cgan", "r3gan"]
+MODELS = ["gan", "dcgan", "dcgan_r1", "lsgan", "wgan", "wgan_gp", "cgan", "r3gan"]
 BEGIN, END = "<!-- leaderboard: begin -->", "<!-- leaderboard: end -->"
 
 

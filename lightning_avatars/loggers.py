@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+import wandb
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -21,12 +22,14 @@ class Dashboard(WandbLogger):
     """
 
     def __init__(self, folder: Path, experiment_name: str) -> None:
+        offline = not has_key() and "WANDB_MODE" not in os.environ
         super().__init__(
             name=f"{experiment_name}/{folder.name}",
             group=experiment_name,
             save_dir=folder,
             project="lightning-avatars",
-            offline=not has_key() and "WANDB_MODE" not in os.environ,
+            offline=offline,
+            settings=wandb.Settings(silent=offline),
         )
         self.axis_defined = False
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from lightning_avatars.callbacks.preview import Preview
@@ -38,13 +38,10 @@ class ImageProgress(ProgressBar):
         if not (self.enabled and trainer.is_global_zero):
             return
         self.bar = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[kimg]}  {task.fields[rate]} images/s"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
+            BarColumn(bar_width=14),
+            TextColumn("{task.fields[kimg]}, {task.fields[rate]} images/s,"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[score]}"),
+            TextColumn("left {task.fields[score]}"),
             console=self.console,
         )
         self.task = self.bar.add_task("training", total=self.total, completed=self.first, kimg="", rate="…", score="")
@@ -65,10 +62,8 @@ class ImageProgress(ProgressBar):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.bar is not None:
-            latest = {
-                k: v for k, v in self.scores(trainer).items() if k.startswith(("fd_", "accuracy")) and "/" not in k
-            }
-            self.bar.update(self.task, score="  ".join(f"{k} {v:.3g}" for k, v in latest.items()))
+            headline = ((name, value) for name, value in self.scores(trainer).items() if is_headline(name))
+            self.bar.update(self.task, score=" ".join(f"{name} {value:.3g}" for name, value in headline))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.bar is None:
@@ -92,3 +87,8 @@ class ImageProgress(ProgressBar):
 
     def scores(self, trainer: Trainer) -> dict[str, float]:
         return {k.removeprefix("val/"): float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+
+
+def is_headline(name: str) -> bool:
+    """Tell whether a score is worth a place in the bar: not a floor, and not one attribute of many."""
+    return name.startswith(("fd_", "accuracy")) and "/" not in name and not name.endswith("_floor")

@@ -185,8 +185,8 @@ class Adversarial(GenerativeModule):
     @torch.no_grad()
     def sample(self, seeds: Tensor, labels: Tensor | None = None, truncation_psi: float = 1.0) -> Tensor:
         generator = self.average.average if self.average is not None else self.generator
-        if self.conditional and labels is None:
-            labels = self.draw_labels(seeds)
+        if self.conditional:
+            labels = self.draw_labels(seeds) if labels is None else labels.to(self.device)
         latent = self.prior.of_seeds(seeds, generator.latent_dim).to(self.device)
         training = generator.training
         with seeded(int(seeds[0]), self.device), torch.autocast(self.device.type, enabled=False):

@@ -24,7 +24,6 @@ from PIL import Image
 HERE = Path(__file__).parent
 RESULTS, TABLE = HERE / "results", HERE / "README.md"
 MODELS = ["gan", "dcgan", "dcgan_r1", "lsgan", "wgan", "wgan_gp", "cgan", "r3gan"]
-BEGIN, END = "<!-- leaderboard: begin -->", "<!-- leaderboard: end -->"
 
 
 def leaderboard(
@@ -48,8 +47,23 @@ def leaderboard(
         if not row.is_file():
             train(model, faces, seed, images, (paths or {}).get(faces), row)
     rows = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*_seed*.json"))]
-    before, after = TABLE.read_text().split(BEGIN)[0], TABLE.read_text().split(END)[1]
-    TABLE.write_text(before + BEGIN + "\n\n" + table(rows) + "\n" + END + after)
+    write("leaderboard", table(rows))
+    write("recognisers", "\n".join(recogniser(RESULTS / f"{name}.json") for name in ("avatarnet", "mnistnet")))
+
+
+def write(part: str, text: str) -> None:
+    """Replace one part of the page, between its two comments."""
+    begin, end = f"<!-- {part}: begin -->", f"<!-- {part}: end -->"
+    page = TABLE.read_text()
+    TABLE.write_text(page.split(begin)[0] + begin + "\n\n" + text + "\n" + end + page.split(end)[1])
+
+
+def recogniser(path: Path) -> str:
+    """Write the test accuracies of a recogniser, from the ``results.json`` of its run."""
+    result = next(r for r in json.loads(path.read_text())["results"] if r["stage"] == "test")
+    groups = ", ".join(f"{k.partition('/')[2]} {v:.1%}" for k, v in result["scores"].items() if "/" in k)
+    mean_of_all = result["scores"]["accuracy"]
+    return f"- `{path.stem}`, {result['images_seen']:,} images: {groups}; mean {mean_of_all:.1%}."
 
 
 def train(model: str, faces: str, seed: int, images: int, path: str | None, row: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from lightning_avatars.data.base import Batch, FaceData
@@ -52,8 +53,9 @@ class FaceModule(LightningModule):
         self.label_names, self.label_rows = state["label_names"], state["label_rows"]
 
     def log_clock(self) -> None:
-        """Make images seen the axis of what is logged with it."""
-        self.log("step", float(self.images_seen), batch_size=1, reduce_fx="max")
+        """Make images seen the axis of what a training run logs with it."""
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            self.log("step", float(self.images_seen), batch_size=1, reduce_fx="max")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["config"] = self.config

@@ -12,6 +12,7 @@ test: .venv/installed
 	.venv/bin/pytest
 
 .venv/installed: pyproject.toml constraints.txt
-	$(python) -m venv .venv
+	$(python) -m venv --clear .venv
+	@echo "Installing what constraints.txt pins into .venv; torch is several gigabytes."
 	.venv/bin/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@

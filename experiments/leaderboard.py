@@ -1,6 +1,6 @@
 """Train every model on every dataset for an equal number of images, score them, and write the table.
 
-python experiments/leaderboard.py --images 100_000 --paths.mnist32 ../shared/data/mnist
+python experiments/leaderboard.py --images 100_000 --paths.mnist32 <folder of the idx files>
 
 A row that is already in ``experiments/results`` at that number of images is not trained again.
 """

@@ -30,7 +30,7 @@ from lightning_avatars.callbacks.run import Run
 from lightning_avatars.data.base import FaceData
 from lightning_avatars.families.base import FaceModule
 from lightning_avatars.loggers import default_loggers
-from lightning_avatars.runs import experiment_name, rank, run_folder, run_of
+from lightning_avatars.runs import discard_empty_run, experiment_name, rank, run_folder, run_of
 from lightning_avatars.strategies import PhaseDDP
 from lightning_avatars.tools.data import data
 from lightning_avatars.tools.sample import sample
@@ -112,10 +112,12 @@ def option(args: list[str], name: str) -> str | None:
 
 
 def with_saved_config(args: list[str]) -> list[str]:
-    """Add the ``config.yaml`` of the checkpoint's run where validate, test or predict is given no model."""
+    """Add the ``config.yaml`` of the checkpoint's run where ``--ckpt_path`` comes without a model."""
+    if not args or args[0] not in FaceCLI.subcommands():
+        return args
     checkpoint = option(args, "--ckpt_path")
     named = any(option(args, name) is not None for name in ("-c", "--config", "--model"))
-    if checkpoint is None or named or args[0] not in ("validate", "test", "predict"):
+    if checkpoint is None or named:
         return args
     folder = run_of(Path(checkpoint))
     if folder is None:
@@ -156,19 +158,21 @@ def match_data(model: Namespace, data: Namespace) -> None:
 def say_dropped_terms(config: Namespace) -> None:
     """Say which terms of earlier configuration files are gone, for a later file's dict replaces an earlier one's."""
     files = [Path(str(file)) for file in config.get("config") or []]
+    brought = [model_in(file) for file in files]
+    if "__path__" in config.model:
+        brought.append(yaml.safe_load(Path(str(config.model["__path__"])).read_text()))
     for key in ("generator_terms", "discriminator_terms"):
         kept = config.model.init_args.get(key) or {}
-        dropped = sorted({name for file in files for name in terms_in(file, key)} - set(kept))
+        named = {name for model in brought for name in model.get("init_args", {}).get(key) or {}}
+        dropped = sorted(named - set(kept))
         if dropped:
             rank_zero_warn(f"{key} of a later configuration dropped {', '.join(dropped)}: list all terms to keep")
 
 
-def terms_in(file: Path, key: str) -> list[str]:
-    """Names of the terms that a configuration file brings, itself or by the model that it names."""
-    model = (yaml.safe_load(file.read_text()) or {}).get("model")
-    if isinstance(model, str):
-        model = yaml.safe_load((file.parent / model).read_text())
-    return list(((model or {}).get("init_args", {})).get(key) or {})
+def model_in(file: Path) -> dict[str, object]:
+    """Read the model that a configuration file brings, in itself or by the name of another file."""
+    model = (yaml.safe_load(file.read_text()) or {}).get("model") or {}
+    return yaml.safe_load((file.parent / model).read_text()) if isinstance(model, str) else model
 
 
 def instantiate_data(data: Namespace) -> FaceData:
@@ -197,7 +201,7 @@ def run_tool(name: str, args: list[str]) -> None:
         parser.add_class_arguments(FaceData, "data")
         if args and not args[0].startswith("-"):
             args = ["--data", str(shipped.find("folder64", "data")), "--data.dataset.path", *args]
-        args = shipped.expand(["--data" if arg == "-c" else arg for arg in args])
+        args = shipped.expand(["--data" if arg in ("-c", "--config") else arg for arg in args])
     parser.add_function_arguments(tool, as_group=False, as_positional=True, skip={"data"} if takes_data else set())
     config = parser.instantiate_classes(parser.parse_args(args))
     tool(**vars(config))
@@ -230,11 +234,16 @@ def main(args: list[str] | None = None) -> None:
     quiet()
     arguments = sys.argv[1:] if args is None else args
     try:
-        run_tool(arguments[0], arguments[1:]) if arguments and arguments[0] in TOOLS else run_trainer(arguments)
+        commands = [*FaceCLI.subcommands(), *TOOLS]
+        if not arguments or (arguments[0] not in commands and not arguments[0].startswith("-")):
+            said = repr(arguments[0]) if arguments else "nothing"
+            raise ValueError(f"the first word is one of {', '.join(commands)}; got {said}. --help explains them")
+        run_tool(arguments[0], arguments[1:]) if arguments[0] in TOOLS else run_trainer(arguments)
     except (ValueError, OSError, RuntimeError) as error:
         said = message(error)
         if said is None:
             raise
+        discard_empty_run()
         print(f"error: {said}", file=sys.stderr)
         raise SystemExit(2) from error
 
@@ -249,7 +258,11 @@ def run_trainer(args: list[str]) -> None:
         save_config_kwargs={"save_to_log_dir": False},
         trainer_defaults=TRAINER | {"callbacks": [ImageProgress(), Predictions(), RecognitionQuality()]},
         seed_everything_default=0,
-        parser_kwargs={"parser_mode": "omegaconf", "epilog": f"tools, each with a --help of its own: {tools}"},
+        parser_kwargs={
+            "parser_mode": "omegaconf",
+            "description": "Train, score and sample generative models of faces: fit -c <model>_<data>, for one.",
+            "epilog": f"tools, each with a --help of its own: {tools}",
+        },
         subclass_mode_model=True,
         auto_configure_optimizers=False,
         load_from_checkpoint_support=False,

@@ -49,3 +49,10 @@ def claimed(folder: Path) -> bool:
 def rank() -> int:
     """Number of this process among those of the run, as far as it can be known before they have met."""
     return max(int(os.environ.get(name, 0)) for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))
+
+
+def discard_empty_run() -> None:
+    """Remove the folder of a run that failed before it wrote anything."""
+    folder = Path(os.environ.get(RUN_FOLDER, ""))
+    if not rank() and RUN_FOLDER in os.environ and folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()

@@ -32,7 +32,8 @@ class SampleQuality(Callback):
     """Score the averaged generator at every validation and test, and leave training untouched.
 
     The score is the Fréchet distance of samples to the training split in the features of a recogniser, and for
-    conditional models the share of attributes that came out as asked. Samples are made in blocks of seeds: the same
+    conditional models the share of attributes that came out as asked. It compares models on one dataset: the features
+    were learned on avatars, or on digits, and say less of photographs. Samples are made in blocks of seeds: the same
     images on any number of processes. Scores are logged and written to ``results.json`` in the run's folder.
 
     Args:
@@ -81,7 +82,7 @@ class SampleQuality(Callback):
             module.log(f"{stage}/{key}", torch.tensor(value, dtype=torch.float32), sync_dist=True)
         module.log_clock()
         result = {
-            "scores": scores,
+            "scores": {key: None if math.isnan(value) else value for key, value in scores.items()},
             "floor": {name: floor_distance, "images": min(count, len(held_out))},
             "accuracy": accuracy,
             "seconds": round(time.monotonic() - started, 2),
@@ -148,7 +149,7 @@ class SampleQuality(Callback):
             "extractor_sha256": extractor.sha256,
             "images": count,
             "reference": {"store": data.store.key, "split": "train", "images": len(data.store.split("train"))},
-            "weights": "average" if getattr(module, "average", None) is not None else "last",
+            "weights": "average" if module.averaged else "last",
             "truncation_psi": 1.0,
             "labels": "training data" if module.conditional else None,
             "device": str(module.device),

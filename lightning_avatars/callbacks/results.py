@@ -36,11 +36,13 @@ def write_result(trainer: Trainer, module: FaceModule, stage: str, result: dict[
         return
     path = Path(trainer.default_root_dir) / "results.json"
     kept = json.loads(path.read_text())["results"] if path.is_file() else []
-    kept = [r for r in kept if (r["stage"], r["images_seen"]) != (stage, module.images_seen)]
-    facts = {"stage": stage, "images_seen": module.images_seen, "training": training_speed(trainer, module)}
+    same = [r for r in kept if (r["stage"], r["images_seen"]) == (stage, module.images_seen)]
+    training = training_speed(trainer, module) or next((r["training"] for r in same), None)
+    facts = {"stage": stage, "images_seen": module.images_seen, "training": training}
     path.parent.mkdir(parents=True, exist_ok=True)
+    contents = {"schema": SCHEMA, "results": [*(r for r in kept if r not in same), facts | result]}
     temporary = path.with_suffix(".part")
-    temporary.write_text(json.dumps({"schema": SCHEMA, "results": [*kept, facts | result]}, indent=2) + "\n")
+    temporary.write_text(json.dumps(contents, indent=2, allow_nan=False) + "\n")
     temporary.replace(path)
 
 

@@ -36,7 +36,7 @@ class Avatars(FaceDataset):
 
     Args:
         count: Number of avatars. A larger one keeps the earlier avatars.
-        style: Artwork of ``dicebear-styles``: avataaars, lorelei, micah, open-peeps, personas, …
+        style: Artwork of ``dicebear-styles``: avataaars, lorelei, notionists, … Each has a licence of its own.
         seed: Seed of the attributes; the same seed gives the same pixels.
         attributes: Groups of labels to keep, such as ``[hair, skin]``; all by default. Pixels do not depend on it.
         background: Colour behind the avatar, ``#rrggbb``.

@@ -161,6 +161,7 @@ class Adversarial(GenerativeModule):
         self.generator = generator.to(memory_format=self.memory_format)
         self.discriminator = discriminator.to(memory_format=self.memory_format)
         self.average = Average(generator, average_half_life) if average_half_life else None
+        self.averaged = self.average is not None
         self.objective, self.prior, self.augment, self.balance = objective, prior or Gaussian(), augment, balance
         self.terms = nn.ModuleDict(
             {

@@ -65,6 +65,7 @@ class GenerativeModule(FaceModule):
     """A module that makes images."""
 
     conditional = False  # whether images are made from labels
+    averaged = False  # whether samples come from averaged weights
 
     @abstractmethod
     def sample(self, seeds: Tensor, labels: Tensor | None = None, truncation_psi: float = 1.0) -> Tensor:

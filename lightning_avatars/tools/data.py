@@ -17,6 +17,7 @@ from lightning_avatars.data.store import Store
 from lightning_avatars.images import save_sheet
 
 MOST_LINES = 40
+MOST_LABELS = 100
 SHEET_PIXELS = 1200
 
 
@@ -101,10 +102,10 @@ def balance(store: Store) -> Table:
     of_split = [store.labels[store.splits == place] for place in range(len(SPLITS))]
     means = [[f"{mean:.3f}" for mean in labels.mean(axis=0)] if len(labels) else [] for labels in of_split]
     table = Table("label", *SPLITS, title="Labels: share or mean")
-    for place, name in list(enumerate(store.label_names))[:MOST_LINES]:
+    for place, name in list(enumerate(store.label_names))[:MOST_LABELS]:
         table.add_row(escape(name), *(mean[place] if mean else "none" for mean in means))
-    if len(store.label_names) > MOST_LINES:
-        table.add_row(f"and {len(store.label_names) - MOST_LINES} more", *[""] * len(SPLITS))
+    if len(store.label_names) > MOST_LABELS:
+        table.add_row(f"and {len(store.label_names) - MOST_LABELS} more", *[""] * len(SPLITS))
     return table
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,10 @@ from PIL import Image
 
 from lightning_avatars.cli import main, processes
 from lightning_avatars.tools.checkpoints import load_module
+from tests.conf.training import TINY
 
 ROOT = Path(__file__).parents[1]
-TINY = str(ROOT / "tests/conf/tiny.yaml")
+QUICK = ["--run.images", "8", "--quality.enabled", "false", "--preview.every", "0", "--trainer.logger", "false"]
 
 
 def state(path: Path) -> dict[str, torch.Tensor]:
@@ -125,23 +127,136 @@ def test_two_devices_mean_phase_ddp_and_train_as_one(run, tmp_path):
     assert scores[1]["fd_avatarnet_20"] == pytest.approx(scores[0]["fd_avatarnet_20"], rel=1e-2)
 
 
+def error_of(args: list[str], capsys) -> str:
+    """The one line that says what was wrong with a command line."""
+    with pytest.raises(SystemExit) as stop:
+        main(args)
+    said = capsys.readouterr().err
+    assert stop.value.code == 2 and "Traceback" not in said
+    (line,) = (line for line in said.splitlines() if line.startswith("error"))
+    return line
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["fit", "-c", "dcgan_avatar32"], "dcgan_avatars32"),
-        (["fit", "-c", TINY, "--model.critics", "0"], "critics must be at least 1"),
-        (["fit", "-c", TINY, "--model.conditional", "true", "--data.dataset", "x"], "dataset"),
-        (["test", "--ckpt_path", "nowhere/a.ckpt"], "config.yaml"),
-        (["sample", "nowhere.ckpt"], "nowhere.ckpt"),
-        (["fit", "-c", TINY, "--quality.extractor", "avatarnt"], "avatarnet"),
+        (["fit", "-c", "dcgan_avatar32"], "nearest names: dcgan_avatars32"),
+        (["fit", "-c", TINY, "--model.critics", "0"], "critics must be at least 1, got 0"),
+        (["fit", "-c", TINY, "--data.dataset", "x"], "data.dataset"),
+        (["fit", "-c", TINY, "--data.batch_size", "0"], "resolution and batch_size must be at least 1, got 8 and 0"),
+        (["fit", "-c", TINY, "--run.images", "0"], "run.images"),
+        (["fit", "-c", TINY, "--modle.critics", "2"], "modle"),
+        (["test", "--ckpt_path", "nowhere/a.ckpt"], "no config.yaml beside nowhere/a.ckpt"),
+        (["sample", "nowhere.ckpt"], "no checkpoint at nowhere.ckpt"),
+        (["fit", "-c", TINY, "--quality.extractor", "avatarnt"], "there are avatarnet"),
     ],
 )
-def test_a_wrong_argument_is_named_without_a_traceback(run, args, message, capsys):
+def test_a_wrong_argument_is_named_without_a_traceback(tmp_path, monkeypatch, args, message, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert message in error_of(args, capsys)
+
+
+def test_no_arguments_name_the_commands(capsys):
     with pytest.raises(SystemExit) as stop:
-        main(args)
-    assert stop.value.code == 2
+        main([])
     said = capsys.readouterr().err
-    assert message in said and "Traceback" not in said
+    assert stop.value.code == 2 and "Traceback" not in said
+    assert all(command in said for command in ("fit", "test", "predict", "sample", "data"))
+
+
+def folders(root: Path) -> list[str]:
+    return sorted(str(path.relative_to(root)) for path in root.glob("runs/*/*"))
+
+
+def test_every_run_has_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        main(["fit", "-c", TINY, *QUICK])
+    assert folders(tmp_path) == ["runs/tiny/1", "runs/tiny/2"]
+    assert all((tmp_path / folder / "checkpoints/images_000000008.ckpt").is_file() for folder in folders(tmp_path))
+
+
+def test_a_checkpoint_alone_is_enough_to_go_on(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    main(["fit", "-c", TINY, *QUICK, "--model.average_half_life", "7"])
+    main(["fit", "--ckpt_path", "runs/tiny/1/checkpoints/images_000000008.ckpt", "--run.images", "24"])
+    assert folders(tmp_path) == ["runs/tiny/1"]
+    saved = yaml.safe_load((tmp_path / "runs/tiny/1/config.yaml").read_text())
+    assert saved["model"]["init_args"]["average_half_life"] == 7 and saved["run"]["images"] == 24
+    assert saved["quality"]["enabled"] is False and not (tmp_path / "runs/tiny/1/results.json").exists()
+    gone_on = state(tmp_path / "runs/tiny/1/checkpoints/images_000000024.ckpt")
+    main(["fit", "-c", TINY, *QUICK, "--model.average_half_life", "7", "--run.images", "24"])
+    assert same(gone_on, state(tmp_path / "runs/tiny/2/checkpoints/images_000000024.ckpt"))
+
+
+def test_a_start_that_fails_leaves_no_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    args = ["fit", "--model", "dcgan", "--data", "folder64", "--data.dataset.path", "nowhere", *QUICK]
+    assert "nowhere" in error_of(args, capsys)
+    assert folders(tmp_path) == []
+
+
+def test_a_start_that_fails_leaves_earlier_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    main(["fit", "-c", TINY, *QUICK])
+    error_of(["fit", "-c", TINY, *QUICK, "--data.batch_size", "0"], capsys)
+    error_of(["sample", "nowhere.ckpt"], capsys)
+    error_of(["fit", "-c", TINY, "--quality.extractor", "avatarnt", "--trainer.logger", "false"], capsys)
+    assert folders(tmp_path) == ["runs/tiny/1"] and (tmp_path / "runs/tiny/1/config.yaml").is_file()
+
+
+def test_a_plain_folder_of_pictures_can_be_looked_at(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("faces").mkdir()
+    for i in range(20):
+        Image.new("RGB", (30, 20), (i, 9 * i, 3 * i)).save(f"faces/{i:02}.png")
+    main(["data", "faces", "--data.resolution", "16", "--output", "look.png"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "faces at 16 x 16" in shown and "source sizes │ 30 x 20" in shown and "look.png" in shown
+    with Image.open("look.png") as sheet:
+        assert sheet.size == (12 * 18 + 2, 2 * 18 + 2)
+    main(["data", "-c", "folder64", "--data.dataset.path", "faces", "--data.resolution", "16"])
+    assert Path("runs/data/faces-16.png").read_bytes() == Path("look.png").read_bytes()
+
+
+def test_a_resolution_that_the_data_overrides_is_said(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("large.yaml").write_text("model: {init_args: {generator: {init_args: {resolution: 16}}}}\n")
+    with pytest.warns(UserWarning, match=r"TinyGenerator: resolution .*16.* data .*8"):
+        main(["fit", "-c", TINY, "-c", "large.yaml", *QUICK])
+    saved = yaml.safe_load(next(Path("runs/large").glob("*/config.yaml")).read_text())
+    assert saved["model"]["init_args"]["generator"]["init_args"]["resolution"] == 8
+
+
+R2 = "model: {init_args: {discriminator_terms: {r2: {class_path: lightning_avatars.terms.gradients.R2}}}}\n"
+
+
+def test_terms_that_a_later_configuration_drops_are_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("other.yaml").write_text(R2)
+    with pytest.warns(UserWarning, match=r"discriminator_terms .*dropped r1"):
+        main(["fit", "-c", TINY, "-c", "other.yaml", *QUICK])
+    saved = yaml.safe_load(Path("runs/other/1/config.yaml").read_text())
+    assert list(saved["model"]["init_args"]["discriminator_terms"]) == ["r2"]
+
+
+def test_terms_of_a_models_own_file_are_named_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tiny = yaml.safe_load(Path(TINY).read_text())
+    Path("net.yaml").write_text(yaml.safe_dump(tiny.pop("model")))
+    Path("rest.yaml").write_text(yaml.safe_dump(tiny))
+    Path("other.yaml").write_text(R2)
+    with pytest.warns(UserWarning, match=r"discriminator_terms .*dropped r1"):
+        main(["fit", "--model", "net.yaml", "-c", "rest.yaml", "-c", "other.yaml", *QUICK])
+
+
+def test_nothing_is_said_where_nothing_is_overridden_or_dropped(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("both.yaml").write_text("model: {init_args: {critics: 2, generator: {init_args: {resolution: 8}}}}\n")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        main(["fit", "-c", TINY, "-c", "both.yaml", *QUICK])
+    assert not [str(w.message) for w in said if "dropped" in str(w.message) or "resolution" in str(w.message)]
 
 
 def test_processes_are_counted(monkeypatch):

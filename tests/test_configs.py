@@ -10,20 +10,24 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from lightning_avatars import shipped
-from lightning_avatars.cli import match_data
+from lightning_avatars.cli import main, match_data
 from lightning_avatars.data.base import FaceData
 from lightning_avatars.families.base import FaceModule, GenerativeModule
-from tests.conf.measuring import shared
-
-IN_SHARED = {"celeba64": "data/celeba10k"}  # label names are read from the data's own table
 
 
-def build(model: str, data: str) -> tuple[FaceModule, FaceData]:
+@pytest.fixture
+def celeba(tmp_path) -> Path:
+    """CelebA's table alone: label names are read from it, and no picture is touched."""
+    (tmp_path / "list_attr_celeba.txt").write_text("1\nSmiling Young Male\n000001.jpg 1 -1 -1\n")
+    return tmp_path
+
+
+def build(model: str, data: str, celeba: Path) -> tuple[FaceModule, FaceData]:
     parser = ArgumentParser(exit_on_error=False, parser_mode="omegaconf")
     parser.add_subclass_arguments(FaceModule, "model")
     parser.add_class_arguments(FaceData, "data")
     paths = [str(shipped.find(model, "model")), str(shipped.find(data, "data"))]
-    where = ["--data.dataset.path", str(shared(IN_SHARED[data]))] if data in IN_SHARED else []
+    where = ["--data.dataset.path", str(celeba)] if data.startswith("celeba") else []
     config = parser.parse_args(["--model", paths[0], "--data", paths[1], *where])
     match_data(config.model, config.data)
     made = parser.instantiate_classes(config)
@@ -35,8 +39,8 @@ LABELLED = [data for data in shipped.names("data") if data.startswith(("avatars"
 
 @pytest.mark.parametrize("data", shipped.names("data"))
 @pytest.mark.parametrize("model", [name for name in shipped.names("model") if name not in ("cgan", "recognition")])
-def test_every_model_matches_every_data(model, data):
-    module, served = build(model, data)
+def test_every_model_matches_every_data(model, data, celeba):
+    module, served = build(model, data, celeba)
     assert isinstance(module, GenerativeModule)
     images = module.sample(torch.arange(2))
     assert images.shape == (2, served.channels, served.resolution, served.resolution)
@@ -44,8 +48,8 @@ def test_every_model_matches_every_data(model, data):
 
 
 @pytest.mark.parametrize("data", LABELLED)
-def test_conditional_models_take_the_datas_labels(data):
-    module, served = build("cgan", data)
+def test_conditional_models_take_the_datas_labels(data, celeba):
+    module, served = build("cgan", data, celeba)
     labels = torch.eye(len(served.label_names))[:2]
     images = module.sample(torch.arange(2), labels)
     assert images.shape == (2, served.channels, served.resolution, served.resolution)
@@ -53,8 +57,8 @@ def test_conditional_models_take_the_datas_labels(data):
 
 
 @pytest.mark.parametrize("data", LABELLED)
-def test_recognisers_name_the_datas_labels(data):
-    module, served = build("recognition", data)
+def test_recognisers_name_the_datas_labels(data, celeba):
+    module, served = build("recognition", data, celeba)
     assert module.network.label_names == served.label_names
 
 
@@ -63,3 +67,32 @@ def test_experiments_name_files_that_exist(path: Path):
     config = yaml.safe_load(path.read_text())
     for key in ("model", "data"):
         assert (path.parent / config[key]).is_file()
+
+
+def printed(args: list[str], capsys) -> dict:
+    """The configuration that a command line comes to."""
+    with pytest.raises(SystemExit) as stop:
+        main([*args, "--print_config"])
+    assert not stop.value.code
+    return yaml.safe_load(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("name", shipped.names("config"))
+def test_every_experiment_goes_through_the_command_line(name, capsys):
+    written = yaml.safe_load(shipped.find(name, "config").read_text())
+    config = printed(["fit", "-c", name], capsys)
+    for part in ("run", "preview", "quality", "trainer"):
+        assert written.get(part, {}).items() <= config[part].items()
+    model, data = (yaml.safe_load((shipped.folder("config") / written[part]).read_text()) for part in ("model", "data"))
+    assert config["model"]["class_path"] == model["class_path"]
+    assert config["data"]["resolution"] == data["resolution"]
+    assert config["data"]["dataset"]["class_path"] == data["dataset"]["class_path"]
+
+
+@pytest.mark.parametrize("name", shipped.names("trainer"))
+def test_every_trainer_goes_with_a_model_and_data(name, capsys):
+    written = yaml.safe_load(shipped.find(name, "trainer").read_text())
+    config = printed(["fit", "-c", "dcgan_avatars32", "--trainer", name], capsys)
+    assert written.items() <= config["trainer"].items()
+    assert config["trainer"]["max_epochs"] == -1, "what the clocks need stays"
+    assert config["model"]["init_args"]["generator"]["class_path"].endswith("DCGANGenerator")

@@ -72,10 +72,12 @@ class ImageProgress(ProgressBar):
         self.bar.stop()
         self.bar = None
         seconds = time.monotonic() - self.started
-        table = Table(title=f"{pl_module.images_seen:,} images in {seconds:,.0f} s", show_header=False)
+        self.console.print(f"{pl_module.images_seen:,} images in {seconds:,.0f} s")
+        table = Table(show_header=False)
         for name, value in self.scores(trainer).items():
             table.add_row(name, f"{value:.4g}")
-        self.console.print(table)
+        if table.row_count:
+            self.console.print(table)
         for preview in (c for c in trainer.callbacks if isinstance(c, Preview)):
             for name, path in preview.latest.items():
                 self.console.print(f"{name}: [bold]{path}[/bold]", soft_wrap=True)

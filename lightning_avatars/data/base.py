@@ -150,7 +150,7 @@ class OnceSampler(Sampler[BatchIndex]):
     def __init__(self, index: npt.NDArray[np.int64], batch_size: int, rank: int = 0, world_size: int = 1) -> None:
         if len(index) < world_size:
             raise ValueError(f"{len(index)} pictures are too few for {world_size} processes: use fewer processes")
-        batch_size = min(batch_size, -(-len(index) // world_size))
+        batch_size = min(batch_size, len(index) // world_size)
         starts = range(rank * batch_size, len(index), world_size * batch_size)
         self.batches = [
             BatchIndex(index[s : s + batch_size], np.arange(s, min(s + batch_size, len(index)))) for s in starts

@@ -28,7 +28,7 @@ def load_module(path: Path, device: torch.device | str = "cpu") -> FaceModule:
         raise FileNotFoundError(f"there is no checkpoint at {path}")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError) as error:
         raise ValueError(f"{path} can't be read as a checkpoint of tensors and plain values: {error}") from error
     if not isinstance(checkpoint, dict) or not checkpoint.get("config"):
         raise ValueError(

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lightning_avatars.families.base import GenerativeModule
 from lightning_avatars.images import save_sheet, to_bytes, to_picture
-from lightning_avatars.labels import assign
+from lightning_avatars.labels import assign, parse
 from lightning_avatars.tools.checkpoints import load_module
 
 
@@ -61,6 +61,8 @@ def sample(
     if wanted.min() < 0:
         raise ValueError(f"seeds must be 0 or more, got {int(wanted.min())}")
     shown: list[Tensor] = []
+    parse(labels or "", module.label_names)
+    module.sample(wanted[:1], truncation_psi=truncation_psi)  # what can't be drawn fails before the output is opened
     with writer(output) as write, ThreadPoolExecutor() as pool:
         chunks = wanted.split(batch_size)
         for chunk in track(chunks, "drawing", console=Console(stderr=True), disable=len(wanted) < 1000):

@@ -6,9 +6,14 @@ import json
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 
 from lightning_avatars.callbacks.evaluate import SampleQuality
 from lightning_avatars.callbacks.run import Run
+from lightning_avatars.data.avatars import Avatars
+from lightning_avatars.data.base import FaceData
+from lightning_avatars.families.base import GenerativeModule
+from lightning_avatars.images import to_float
 from tests.conf.training import fit, game
 
 
@@ -43,6 +48,56 @@ def test_a_generator_that_diverged_scores_nan_and_the_run_goes_on(tmp_path):
     with pytest.warns(UserWarning, match="not finite"):
         fit(module, tmp_path, callbacks=[SampleQuality(images=20), Run(images=8, validate_every=0)])
     assert module.images_seen == 8
+
+
+class Mirror(GenerativeModule):
+    """Shows the real picture that has the labels, or the one ``off`` places further in the store."""
+
+    conditional = True
+
+    def __init__(self, data: FaceData, off: int = 0) -> None:
+        super().__init__()
+        data.prepare_data()
+        data.setup("fit")
+        self.store, self.off = data.store, off
+        train = data.store.split("train")
+        self.label_names, self.label_rows = data.label_names, torch.from_numpy(data.store.labels[train])
+
+    def sample(self, seeds, labels=None, truncation_psi=1.0):
+        same = (torch.from_numpy(self.store.labels.copy())[None] == labels.cpu()[:, None]).all(2)
+        place = (same.int().argmax(1) + self.off) % len(self.store)
+        return to_float(torch.from_numpy(self.store.read(place.numpy())))
+
+    def preview(self, batch):
+        return {}
+
+    def validation_step(self, batch, batch_idx):
+        pass
+
+
+def mirrored(folder, off: int = 0) -> dict:
+    """Score a Mirror of 300 avatars."""
+    data = FaceData(Avatars(300), resolution=32, batch_size=50, num_workers=0)
+    trainer = Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
+        default_root_dir=folder, callbacks=[SampleQuality(images=200)],
+    )  # fmt: skip
+    trainer.validate(Mirror(data, off), data, verbose=False)
+    (result,) = json.loads((folder / "results.json").read_text())["results"]
+    assert float(trainer.callback_metrics["val/accuracy_200"]) == pytest.approx(result["scores"]["accuracy_200"])
+    return result
+
+
+def test_a_generator_that_obeys_its_labels_has_them_all_recognised(tmp_path):
+    obeyed, ignored = mirrored(tmp_path / "obeyed"), mirrored(tmp_path / "ignored", off=1)
+    assert obeyed["accuracy"].keys() == {name.partition("=")[0] for name in Avatars().label_names}
+    assert obeyed["scores"]["accuracy_200"] == pytest.approx(sum(obeyed["accuracy"].values()) / 10)
+    assert obeyed["scores"]["accuracy_200"] > 0.9
+    assert min(obeyed["accuracy"].values()) > 0.75
+    assert ignored["scores"]["accuracy_200"] < 0.5
+    assert obeyed["passport"]["labels"] == "training data" and obeyed["passport"]["weights"] == "last"
+    for result in (obeyed, ignored):  # both show real pictures
+        assert result["scores"]["fd_avatarnet_200"] < result["floor"]["fd_avatarnet_200"]
 
 
 def test_switched_off_it_writes_nothing(tmp_path):

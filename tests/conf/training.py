@@ -9,10 +9,13 @@ import torch
 from lightning.pytorch import Trainer
 
 from lightning_avatars.callbacks.run import Run
+from lightning_avatars.cli import main
 from lightning_avatars.data.base import FaceData
 from lightning_avatars.families.adversarial import Adversarial
 from lightning_avatars.objectives.adversarial import NonSaturating
 from tests.conf.tiny import TinyDiscriminator, TinyFaces, TinyGenerator
+
+TINY = str(Path(__file__).parent / "tiny.yaml")
 
 
 def game(conditional: bool = False, normalized: bool = False, **arguments: Any) -> Adversarial:
@@ -35,12 +38,11 @@ def fit(
 ) -> Trainer:
     """Train a game on tiny faces."""
     run = Run(images=images, validate_every=0, save_every=16)
-    arguments = {"accelerator": "cpu", "devices": 1, "callbacks": [run]} | arguments
+    arguments = {"accelerator": "cpu", "devices": 1, "callbacks": [run], "enable_progress_bar": False} | arguments
     trainer = Trainer(
         default_root_dir=folder,
         max_epochs=-1,
         logger=False,
-        enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
         check_val_every_n_epoch=None,
@@ -50,6 +52,15 @@ def fit(
     )
     trainer.fit(module, FaceData(TinyFaces(), resolution=8, batch_size=8), ckpt_path=ckpt_path)
     return trainer
+
+
+def checkpoint_of(folder: Path, *arguments: str) -> Path:
+    """Train a game on one batch of tiny faces through the command line; return its checkpoint."""
+    quick = ["--run.images", "8", "--quality.enabled", "false", "--preview.every", "0"]
+    main(
+        ["fit", "-c", TINY, "--trainer.default_root_dir", str(folder), "--trainer.logger", "false", *quick, *arguments]
+    )
+    return folder / "checkpoints/images_000000008.ckpt"
 
 
 def weights(module: Adversarial) -> torch.Tensor:

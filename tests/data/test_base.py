@@ -90,6 +90,41 @@ def test_once_sampler_shows_all_without_repeats(world_size):
     assert sum(len(sampler) for sampler in samplers) == 6
 
 
+@pytest.mark.parametrize(("count", "world_size"), [(3, 3), (5, 3), (7, 4), (4, 3)])
+def test_every_process_has_a_batch_where_there_are_few_pictures(count, world_size):
+    index = np.arange(50, 50 + count)
+    ranks = [list(OnceSampler(index, 64, rank, world_size)) for rank in range(world_size)]
+    assert all(ranks), "a process without a batch would wait for the others for ever"
+    assert sorted(i for batches in ranks for batch in batches for i in batch.index) == index.tolist()
+
+
+def test_fewer_pictures_than_processes_are_refused():
+    with pytest.raises(ValueError, match="3 pictures are too few for 4 processes: use fewer processes"):
+        OnceSampler(np.arange(3), 64, 0, 4)
+
+
+@pytest.mark.parametrize(
+    ("cuda", "compressed", "given", "workers"),
+    [
+        (False, False, None, 0),
+        (False, True, None, 2),
+        (True, False, None, 2),
+        (False, True, 0, 0),
+        (True, False, 0, 0),
+        (False, False, 3, 3),
+    ],
+)
+def test_processes_read_ahead_where_reading_takes_time(cuda, compressed, given, workers, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    data = FaceData(Numbers(), resolution=8, batch_size=4, num_workers=given)
+    data.prepare_data()
+    data.setup("fit")
+    monkeypatch.setattr(data.store, "compressed", compressed)
+    for loader in (data.train_dataloader(), data.val_dataloader()):
+        assert loader.num_workers == workers
+        assert loader.pin_memory == cuda and loader.persistent_workers == (workers > 0)
+
+
 def batches_of(data: FaceData, count: int, **trainer):
     data.trainer = fake_trainer(**trainer)
     data.prepare_data()

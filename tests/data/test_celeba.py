@@ -1,7 +1,5 @@
 import logging
-import os
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,8 +7,8 @@ from PIL import Image
 
 from lightning_avatars.data.celeba import CelebA, by_number
 from lightning_avatars.data.store import build
+from tests.conf.measuring import shared
 
-SHARED = Path(os.environ.get("LIGHTNING_AVATARS_SHARED", "../shared")) / "data/celeba10k"
 NAMES = [f"{i:06}.png" for i in (*range(1, 29), 162_770, 162_771, 182_637, 182_638)]
 
 
@@ -101,9 +99,8 @@ def test_bad_input_is_named(celeba, tmp_path):
         build(CelebA(celeba), 8)
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason=f"no CelebA at {SHARED}; set LIGHTNING_AVATARS_SHARED")
 def test_real_celeba():
-    store = build(CelebA(SHARED), 32)
+    store = build(CelebA(shared("data/celeba10k")), 32)
     assert len(store) == 10_000 and store.rejected == [] and store.labels.shape == (10_000, 40)
     assert (store.sizes == [89, 109]).all() and set(np.unique(store.labels)) == {0, 1}
     assert store.label_names[0] == "5_o_Clock_Shadow" and store.names[0] == "000001.jpg"

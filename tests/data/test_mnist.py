@@ -1,15 +1,12 @@
 import gzip
-import os
 import struct
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from lightning_avatars.data.mnist import MNIST
 from lightning_avatars.data.store import build
-
-SHARED = Path(os.environ.get("LIGHTNING_AVATARS_SHARED", "../shared")) / "data/mnist"
+from tests.conf.measuring import shared
 
 
 @pytest.fixture(autouse=True)
@@ -79,9 +76,8 @@ def test_a_missing_file_is_named(mnist):
         build(MNIST(mnist), 32)
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason=f"no MNIST at {SHARED}; set LIGHTNING_AVATARS_SHARED")
 def test_real_mnist():
-    store = build(MNIST(SHARED, split="standard"), 32)
+    store = build(MNIST(shared("data/mnist"), split="standard"), 32)
     assert store.counts() == {"train": 50_000, "val": 10_000, "test": 10_000}
     assert store.labels[:5].argmax(1).tolist() == [5, 0, 4, 1, 9]
     assert store.labels[60_000:60_003].argmax(1).tolist() == [7, 2, 1]

@@ -1,0 +1,126 @@
+"""The table of the experiments, from rows as the runs leave them."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SCORE = "fd_avatarnet_5k"
+
+
+@pytest.fixture
+def leaderboard(tmp_path, monkeypatch):
+    spec = importlib.util.spec_from_file_location("leaderboard", ROOT / "experiments/leaderboard.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "TABLE", tmp_path / "README.md")
+    monkeypatch.setattr(module, "RESULTS", tmp_path / "results")
+    return module
+
+
+def row(model="dcgan", data="avatars32", seed=0, score=10.0, name=SCORE, **facts):
+    return {
+        "model": model,
+        "data": data,
+        "seed": seed,
+        "hardware": "2 CPU cores (x86_64)",
+        "sheet": f"{model}_{data}_100k_seed{seed}.png",
+        "images_seen": 100_000,
+        "scores": {name: score},
+        "floor": {name: 1.234, "images": 5000},
+        "training": {"seconds": 200.0, "images_per_second": 500.0},
+        "passport": {"reference": {"images": 14_000, "split": "train"}},
+    } | facts
+
+
+def test_a_row_of_one_seed(leaderboard):
+    assert leaderboard.cells([row()], SCORE) == [
+        "dcgan", "10", "", "200", "500", "1", "[sheet](results/dcgan_avatars32_100k_seed0.png)"
+    ]  # fmt: skip
+
+
+def test_a_row_of_several_seeds_has_means_and_a_sample_deviation(leaderboard):
+    scores = [{SCORE: score, "accuracy_5k": share} for score, share in [(10.0, 0.5), (12.0, 0.6), (14.0, 0.7)]]
+    runs = [{"seconds": 100.0 * i, "images_per_second": 1000.0 / i} for i in (1, 2, 4)]
+    group = [row(seed=i, scores=scores[i], training=runs[i]) for i in range(3)]
+    assert leaderboard.cells(group, SCORE)[1:6] == ["12 ± 2", "60.0%", "233", "583", "3"]
+
+
+def lines_of(text, model):
+    return [line for line in text.splitlines() if line.startswith(f"| {model} ")]
+
+
+def test_models_are_ordered_by_their_mean_score_and_the_floor_is_named(leaderboard):
+    rows = [row("wgan", score=30.0), row("dcgan", score=8.0), row("dcgan", seed=1, score=28.0), row("gan", score=20.0)]
+    text = leaderboard.table(rows)
+    order = [line.split(" | ")[0] for line in text.splitlines() if line.startswith("| ")]
+    assert order == ["| model", "| dcgan", "| gan", "| wgan"]
+    assert (
+        lines_of(text, "dcgan")[0].startswith("| dcgan | 18 ± 14 |") and " | 2 | [sheet]" in lines_of(text, "dcgan")[0]
+    )
+    assert text.startswith("### avatars32, 100,000 images\n")
+    assert f"`{SCORE}` against 14,000 pictures of the train split" in text
+    assert "never trained on score 1.23 (the floor). Made on 2 CPU cores (x86_64)." in text.replace("\n", " ")
+
+
+def test_every_dataset_and_number_of_images_has_its_own_table_and_score(leaderboard):
+    other = "fd_mnistnet_5k"
+    rows = [row(data="mnist32", score=3.0, name=other), row(), row(images_seen=25_000, hardware="1 NVIDIA X")]
+    text = leaderboard.table(rows)
+    titles = [line for line in text.splitlines() if line.startswith("### ")]
+    assert titles == ["### avatars32, 25,000 images", "### avatars32, 100,000 images", "### mnist32, 100,000 images"]
+    first, second, third = text.split("### ")[1:]
+    assert "1 NVIDIA X" in first and "1 NVIDIA X" not in second
+    assert f"| model | `{other}` |" in third and SCORE not in third and "| dcgan | 3 |" in third
+    assert len(lines_of(text, "dcgan")) == 3
+
+
+def test_tables_are_markdown_of_equal_columns(leaderboard):
+    rows = [line for line in leaderboard.table([row(), row("gan")]).splitlines() if line.startswith("|")]
+    assert len(rows) == 4 and {line.count("|") for line in rows} == {8}
+
+
+def test_a_recognisers_test_accuracies(leaderboard, tmp_path):
+    scores = {"accuracy": 0.9876, "accuracy/hair": 0.991, "accuracy/eyes": 0.5}
+    results = [
+        {"stage": "val", "images_seen": 300_032, "scores": {"accuracy": 0.1}},
+        {"stage": "test", "images_seen": 300_032, "scores": scores},
+    ]
+    path = tmp_path / "avatarnet.json"
+    path.write_text(json.dumps({"results": results}))
+    assert leaderboard.recogniser(path) == "- `avatarnet`, 300,032 images: hair 99.1%, eyes 50.0%; mean 98.8%."
+
+
+def test_only_the_part_between_its_comments_is_replaced(leaderboard):
+    page = "# Top\n<!-- a: begin -->\nold\n<!-- a: end -->\nmiddle\n<!-- b: begin -->\nkept\n<!-- b: end -->\nend\n"
+    leaderboard.TABLE.write_text(page)
+    for _ in range(2):  # writing again changes nothing
+        leaderboard.write("a", "new")
+        assert leaderboard.TABLE.read_text() == page.replace("\nold\n", "\n\nnew\n")
+
+
+def test_rows_that_are_there_are_not_trained_again(leaderboard, monkeypatch):
+    (leaderboard.RESULTS).mkdir()
+    leaderboard.TABLE.write_text((ROOT / "experiments/README.md").read_text())
+    for name in ("avatarnet", "mnistnet"):
+        text = (ROOT / f"experiments/results/{name}.json").read_text()
+        (leaderboard.RESULTS / f"{name}.json").write_text(text)
+    trained = []
+
+    def train(model, faces, seed, images, path, target):
+        trained.append((model, faces, seed, images, path))
+        target.write_text(json.dumps(row(model, faces, seed)))
+
+    monkeypatch.setattr(leaderboard, "train", train)
+    arguments = {"models": ["gan", "dcgan"], "data": ["mnist32"], "images": 100_000, "paths": {"mnist32": "digits"}}
+    leaderboard.leaderboard(**arguments)
+    assert trained == [(model, "mnist32", 0, 100_000, "digits") for model in ("gan", "dcgan")]
+    leaderboard.leaderboard(**arguments, seeds=[0, 1])
+    assert [run[:3] for run in trained[2:]] == [(model, "mnist32", 1) for model in ("gan", "dcgan")]
+    page = leaderboard.TABLE.read_text()
+    assert page.count("### mnist32, 100,000 images") == 1 and page.count("- `avatarnet`, ") == 1
+    assert page.rstrip().endswith((ROOT / "experiments/README.md").read_text().rstrip().splitlines()[-1])

@@ -8,17 +8,15 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from pydoc import locate
 
 import torch
 import yaml
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import WandbLogger
-from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_avatars import shipped
 from lightning_avatars.callbacks.evaluate import SampleQuality
@@ -30,6 +28,7 @@ from lightning_avatars.callbacks.run import Run
 from lightning_avatars.data.base import FaceData
 from lightning_avatars.families.base import FaceModule
 from lightning_avatars.loggers import default_loggers
+from lightning_avatars.matching import match_data, match_seed, say_dropped_terms
 from lightning_avatars.runs import discard_empty_run, experiment_name, rank, run_folder, run_of
 from lightning_avatars.strategies import PhaseDDP
 from lightning_avatars.tools.data import data
@@ -74,7 +73,7 @@ class FaceCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
-        config.data.seed = int(config.seed_everything)
+        match_seed(config)
         if config.weights_only is None:
             config.weights_only = True  # a checkpoint may be a stranger's: never unpickle code
         match_data(config.model, config.data)
@@ -133,63 +132,6 @@ def processes(accelerator: str, devices: list[int] | str | int) -> int:
     if str(devices) in ("auto", "-1"):
         return max(launched, torch.cuda.device_count() if accelerator in ("auto", "gpu", "cuda") else 1)
     return max(launched, int(devices) if str(devices).isdigit() else str(devices).count(",") + 1)
-
-
-def match_data(model: Namespace, data: Namespace) -> None:
-    """Give the networks the data's resolution, channels and labels, and the module the run's seed."""
-    served = instantiate_data(data)
-    conditional = model.init_args.get("conditional", False)
-    facts: dict[str, Callable[[], object]] = {
-        "resolution": lambda: served.resolution,
-        "channels": lambda: served.channels,
-        "label_dim": lambda: len(served.label_names) if conditional else 0,
-        "label_names": lambda: served.label_names,
-    }
-    model.init_args.seed = data.seed
-    for node in classes(model.init_args):
-        defaults = inspect.signature(locate(node.class_path)).parameters
-        for name in sorted(facts.keys() & vars(node.init_args).keys()):
-            given, value = node.init_args[name], facts[name]()
-            if given not in (value, defaults[name].default):
-                rank_zero_warn(f"{node.class_path}: {name} is {given} in the configuration, but the data has {value}")
-            node.init_args[name] = value
-
-
-def say_dropped_terms(config: Namespace) -> None:
-    """Say which terms of earlier configuration files are gone, for a later file's dict replaces an earlier one's."""
-    files = [Path(str(file)) for file in config.get("config") or []]
-    brought = [model_in(file) for file in files]
-    if "__path__" in config.model:
-        brought.append(yaml.safe_load(Path(str(config.model["__path__"])).read_text()))
-    for key in ("generator_terms", "discriminator_terms"):
-        kept = config.model.init_args.get(key) or {}
-        named = {name for model in brought for name in model.get("init_args", {}).get(key) or {}}
-        dropped = sorted(named - set(kept))
-        if dropped:
-            rank_zero_warn(f"{key} of a later configuration dropped {', '.join(dropped)}: list all terms to keep")
-
-
-def model_in(file: Path) -> dict[str, object]:
-    """Read the model that a configuration file brings, in itself or by the name of another file."""
-    model = (yaml.safe_load(file.read_text()) or {}).get("model") or {}
-    return yaml.safe_load((file.parent / model).read_text()) if isinstance(model, str) else model
-
-
-def instantiate_data(data: Namespace) -> FaceData:
-    """Make the DataModule alone, without touching a picture."""
-    parser = ArgumentParser()
-    parser.add_class_arguments(FaceData, "data", fail_untyped=False)
-    return parser.instantiate_classes(Namespace(data=data.clone())).data
-
-
-def classes(config: object) -> Iterator[Namespace]:
-    """Walk every ``class_path`` with arguments inside a configuration."""
-    if isinstance(config, Namespace):
-        if isinstance(config.get("init_args"), Namespace):
-            yield config
-        config = vars(config)
-    for value in config.values() if isinstance(config, dict) else config if isinstance(config, list) else ():
-        yield from classes(value)
 
 
 def run_tool(name: str, args: list[str]) -> None:

@@ -10,9 +10,10 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from lightning_avatars import shipped
-from lightning_avatars.cli import main, match_data
+from lightning_avatars.cli import main
 from lightning_avatars.data.base import FaceData
 from lightning_avatars.families.base import FaceModule, GenerativeModule
+from lightning_avatars.matching import match_data
 
 
 @pytest.fixture

@@ -1,0 +1,79 @@
+"""Values that the parts of a configuration must agree on."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from pydoc import locate
+
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+from lightning.pytorch.utilities import rank_zero_warn
+
+from lightning_avatars.data.base import FaceData
+
+
+def match_seed(config: Namespace) -> None:
+    """Make ``seed_everything`` the seed of the data's order and of all that training draws."""
+    seed = int(config.seed_everything)
+    for part, owner in (("data", config.data), ("model", config.model.init_args)):
+        if owner.seed not in (0, seed):
+            rank_zero_warn(f"{part}.seed is {owner.seed} in the configuration, but seed_everything {seed} is used")
+        owner.seed = seed
+
+
+def match_data(model: Namespace, data: Namespace) -> None:
+    """Give the networks the data's resolution, channels and labels; say so where that overrides something."""
+    served = instantiate_data(data)
+    conditional = model.init_args.get("conditional", False)
+    facts: dict[str, Callable[[], object]] = {
+        "resolution": lambda: served.resolution,
+        "channels": lambda: served.channels,
+        "label_dim": lambda: len(served.label_names) if conditional else 0,
+        "label_names": lambda: served.label_names,
+    }
+    for node in classes(model.init_args):
+        defaults = inspect.signature(locate(node.class_path)).parameters
+        for name in sorted(facts.keys() & vars(node.init_args).keys()):
+            given, value = node.init_args[name], facts[name]()
+            if given not in (value, defaults[name].default):
+                rank_zero_warn(f"{node.class_path}: {name} is {given} in the configuration, but the data has {value}")
+            node.init_args[name] = value
+
+
+def say_dropped_terms(config: Namespace) -> None:
+    """Say which terms of earlier configuration files are gone, for a later file's dict replaces an earlier one's."""
+    files = [Path(str(file)) for file in config.get("config") or []]
+    brought = [model_in(file) for file in files]
+    if "__path__" in config.model:
+        brought.append(yaml.safe_load(Path(str(config.model["__path__"])).read_text()))
+    for key in ("generator_terms", "discriminator_terms"):
+        kept = config.model.init_args.get(key) or {}
+        named = {name for model in brought for name in model.get("init_args", {}).get(key) or {}}
+        dropped = sorted(named - set(kept))
+        if dropped:
+            rank_zero_warn(f"{key} of a later configuration dropped {', '.join(dropped)}: list all terms to keep")
+
+
+def model_in(file: Path) -> dict[str, object]:
+    """Read the model that a configuration file brings, in itself or by the name of another file."""
+    model = (yaml.safe_load(file.read_text()) or {}).get("model") or {}
+    return yaml.safe_load((file.parent / model).read_text()) if isinstance(model, str) else model
+
+
+def instantiate_data(data: Namespace) -> FaceData:
+    """Make the DataModule alone, without touching a picture."""
+    parser = ArgumentParser()
+    parser.add_class_arguments(FaceData, "data", fail_untyped=False)
+    return parser.instantiate_classes(Namespace(data=data.clone())).data
+
+
+def classes(config: object) -> Iterator[Namespace]:
+    """Walk every ``class_path`` with arguments inside a configuration."""
+    if isinstance(config, Namespace):
+        if isinstance(config.get("init_args"), Namespace):
+            yield config
+        config = vars(config)
+    for value in config.values() if isinstance(config, dict) else config if isinstance(config, list) else ():
+        yield from classes(value)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -109,6 +111,26 @@ def test_the_saved_configuration_runs_again(run):
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert config["model"]["init_args"]["generator"]["init_args"]["resolution"] == 8
     assert config["data"]["seed"] == config["seed_everything"] == 0
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(run, tmp_path, monkeypatch):
+    arguments = ["fit", "-c", TINY, "--run.images", "2400", "--run.save_every", "160", "--quality.enabled", "false"]
+    command = [sys.executable, "-m", "lightning_avatars", *arguments]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
+    checkpoints = tmp_path / "runs/tiny/1/checkpoints"
+    deadline = time.monotonic() + 120
+    while not list(checkpoints.glob("*.ckpt")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
+    newest = max(checkpoints.glob("*.ckpt"))
+    monkeypatch.chdir(tmp_path)
+    main(["fit", "--ckpt_path", str(newest)])
+    main(arguments)
+    assert same(
+        state(checkpoints / "images_000002400.ckpt"), state(Path("runs/tiny/2/checkpoints/images_000002400.ckpt"))
+    )
 
 
 def test_two_devices_mean_phase_ddp_and_train_as_one(run, tmp_path):

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lightning_avatars.families.base import GenerativeModule
 from lightning_avatars.images import save_sheet, to_bytes, to_picture
-from lightning_avatars.labels import assign, parse
+from lightning_avatars.labels import assign
 from lightning_avatars.tools.checkpoints import load_module
 
 
@@ -61,13 +61,11 @@ def sample(
     if wanted.min() < 0:
         raise ValueError(f"seeds must be 0 or more, got {int(wanted.min())}")
     shown: list[Tensor] = []
-    parse(labels or "", module.label_names)
-    module.sample(wanted[:1], truncation_psi=truncation_psi)  # what can't be drawn fails before the output is opened
+    draw(module, wanted[:1], labels, truncation_psi)  # what can't be drawn fails before the output is opened
     with writer(output) as write, ThreadPoolExecutor() as pool:
         chunks = wanted.split(batch_size)
         for chunk in track(chunks, "drawing", console=Console(stderr=True), disable=len(wanted) < 1000):
-            given = assign(module.draw_labels(chunk), labels, module.label_names) if labels is not None else None
-            images = to_bytes(module.sample(chunk, given, truncation_psi)).cpu()
+            images = draw(module, chunk, labels, truncation_psi)
             names = [f"seed_{s:06d}.png" for s in chunk.tolist()]
             for name, encoded in zip(names, pool.map(encode, images), strict=True):
                 write(name, encoded)
@@ -76,6 +74,12 @@ def sample(
     sheet = output.with_suffix(".png") if output.suffix == ".zip" else output / "sheet.png"
     save_sheet(torch.cat(shown)[:64], columns, sheet)
     Console(stderr=True).print(f"{len(wanted)} pictures: [bold]{output}[/bold], sheet: [bold]{sheet}[/bold]")
+
+
+def draw(module: GenerativeModule, seeds: Tensor, labels: str | None, truncation_psi: float) -> Tensor:
+    """Draw images of bytes, N C H W, with the named labels set and the others drawn from the data."""
+    given = assign(module.draw_labels(seeds), labels, module.label_names) if labels is not None else None
+    return to_bytes(module.sample(seeds, given, truncation_psi)).cpu()
 
 
 def encode(image: Tensor) -> bytes:

@@ -44,10 +44,10 @@ def match_data(model: Namespace, data: Namespace) -> None:
 
 def say_dropped_terms(config: Namespace) -> None:
     """Say which terms of earlier configuration files are gone, for a later file's dict replaces an earlier one's."""
-    files = [Path(str(file)) for file in config.get("config") or []]
+    files = [Path(file.absolute) for file in config.get("config") or []]
     brought = [model_in(file) for file in files]
     if "__path__" in config.model:
-        brought.append(yaml.safe_load(Path(str(config.model["__path__"])).read_text()))
+        brought.append(yaml.safe_load(Path(config.model["__path__"].absolute).read_text()))
     for key in ("generator_terms", "discriminator_terms"):
         kept = config.model.init_args.get(key) or {}
         named = {name for model in brought for name in model.get("init_args", {}).get(key) or {}}

@@ -133,6 +133,15 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(run, tmp_path, monkeypa
     )
 
 
+@pytest.mark.parametrize("name", ["demo", "wgan_gp_avatars32", "r3gan_avatars32"])
+def test_shipped_experiments_train_from_any_folder(run, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    few = ["--data.dataset.count", "300", "--run.images", "320", "--quality.images", "20"]
+    main(["fit", "-c", name, *few])
+    (result,) = json.loads((tmp_path / f"runs/{name}/1/results.json").read_text())["results"]
+    assert result["images_seen"] == 320 and result["scores"]["fd_avatarnet_20"] > 0
+
+
 def test_two_devices_mean_phase_ddp_and_train_as_one(run, tmp_path):
     command = [sys.executable, "-m", "lightning_avatars", "fit", "-c", TINY, "--trainer.devices", "2"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}

@@ -18,6 +18,8 @@ def match_seed(config: Namespace) -> None:
     """Make ``seed_everything`` the seed of the data's order and of all that training draws."""
     seed = int(config.seed_everything)
     for part, owner in (("data", config.data), ("model", config.model.init_args)):
+        if "seed" not in owner:  # a family of someone else's that draws nothing
+            continue
         if owner.seed not in (0, seed):
             rank_zero_warn(f"{part}.seed is {owner.seed} in the configuration, but seed_everything {seed} is used")
         owner.seed = seed

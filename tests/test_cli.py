@@ -15,9 +15,11 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from jsonargparse import Namespace
 from PIL import Image
 
 from lightning_avatars.cli import main, processes
+from lightning_avatars.matching import match_seed
 from lightning_avatars.tools.checkpoints import load_module
 from tests.conf.training import TINY
 
@@ -288,6 +290,13 @@ def test_nothing_is_said_where_nothing_is_overridden_or_dropped(tmp_path, monkey
         warnings.simplefilter("always")
         main(["fit", "-c", TINY, "-c", "both.yaml", *QUICK])
     assert not [str(w.message) for w in said if "dropped" in str(w.message) or "resolution" in str(w.message)]
+
+
+def test_the_seed_is_one_and_a_family_without_one_is_left_alone():
+    config = Namespace(seed_everything=3, data=Namespace(seed=2), model=Namespace(init_args=Namespace(width=1)))
+    with pytest.warns(UserWarning, match=r"data\.seed is 2"):
+        match_seed(config)
+    assert config.data.seed == 3 and config.model.init_args == Namespace(width=1)
 
 
 def test_processes_are_counted(monkeypatch):

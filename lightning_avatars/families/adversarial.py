@@ -113,7 +113,8 @@ class Adversarial(GenerativeModule):
         average_half_life: Half-life in images of the generator's average, which makes all samples; null for none.
         optimizer_schedules: ``<player>.<option>`` -> schedule, such as ``generator.lr`` or ``discriminator.beta2``.
         clip_gradients: Largest norm of one player's gradients; null for no limit.
-        micro_batch: Largest number of images in one forward pass; gradients of chunks are added. Null for no limit.
+        micro_batch: Largest number of images in one forward pass; gradients of chunks are added, and batch norm sees
+            one chunk at a time. Null for no limit.
         augment: ``augment(images, draws, stream)`` between images and discriminator, in both players' turns.
         balance: ``balance(losses, step) -> losses`` of the generator, for weights that depend on the other losses.
         scheduled: Path of a buffer, such as ``generator.level`` -> schedule of its value, set before each batch.

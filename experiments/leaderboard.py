@@ -21,8 +21,11 @@ import torch
 from jsonargparse import auto_cli
 from PIL import Image
 
+from lightning_avatars.evaluation.scores import read_results
+
 HERE = Path(__file__).parent
 RESULTS, TABLE = HERE / "results", HERE / "README.md"
+BESIDE = ("precision", "recall", "coverage", "copied")
 MODELS = ["gan", "dcgan", "dcgan_r1", "lsgan", "wgan", "wgan_gp", "cgan", "r3gan"]
 
 
@@ -61,9 +64,9 @@ def write(part: str, text: str) -> None:
 def recogniser(path: Path) -> str:
     """Write the test accuracies of a recogniser, from the ``results.json`` of its run."""
     result = next(r for r in json.loads(path.read_text())["results"] if r["stage"] == "test")
-    groups = ", ".join(f"{k.partition('/')[2]} {v:.1%}" for k, v in result["scores"].items() if "/" in k)
-    mean_of_all = result["scores"]["accuracy"]
-    return f"- `{path.stem}`, {result['images_seen']:,} images: {groups}; mean {mean_of_all:.1%}."
+    values = {name: score["value"] for name, score in result["scores"].items()}
+    groups = ", ".join(f"{k.partition('/')[2]} {v:.1%}" for k, v in values.items() if "/" in k)
+    return f"- `{path.stem}`, {result['images_seen']:,} images: {groups}; mean {values['accuracy']:.1%}."
 
 
 def train(model: str, faces: str, seed: int, images: int, path: str | None, row: Path) -> None:
@@ -77,7 +80,7 @@ def train(model: str, faces: str, seed: int, images: int, path: str | None, row:
     ]  # fmt: skip
     command += ["--data.dataset.path", path] if path else []
     subprocess.run(command, check=True, env=os.environ | {"WANDB_MODE": "disabled"})
-    result = json.loads((folder / "results.json").read_text())["results"][-1]
+    result = next(r for r in read_results(folder / "results.json")[::-1] if r["set"] == "samples")
     row.parent.mkdir(parents=True, exist_ok=True)
     sheet = next((folder / "previews").glob("samples_*.png"))
     with Image.open(sheet) as picture:
@@ -98,31 +101,41 @@ def table(rows: list[dict]) -> str:
     parts = []
     for faces, images in sorted({(row["data"], row["images_seen"]) for row in rows}):
         chosen = [row for row in rows if (row["data"], row["images_seen"]) == (faces, images)]
-        score = next(iter(chosen[0]["floor"]))
-        floor, split = chosen[0]["floor"][score], chosen[0]["passport"]["reference"]
+        score = next(iter(chosen[0]["scores"]))
+        split = chosen[0]["passport"]["reference"]
         made_on = ", ".join(sorted({row["hardware"] for row in chosen}))
+        floors = {kind: found["floor"] for kind in (score, *BESIDE) if (found := scored(chosen[0], kind))}
+        known = ", ".join(f"{kind} {floor:.3g}" for kind, floor in floors.items() if floor is not None)
         parts += [
             f"### {faces}, {images:,} images\n",
-            f"`{score}` against {split['images']:,} pictures of the {split['split']} split; real pictures never "
-            f"trained on score {floor:.3g} (the floor). Made on {made_on}.\n",
-            f"| model | `{score}` | attributes right | seconds | images/s | seeds | sheet |",
-            "|---|---|---|---|---|---|---|",
+            f"`{score}` with its 95 % interval, against {split['images']:,} pictures of the {split['split']} split. As "
+            f"many real pictures never trained on score (the floor): {known}. Made on {made_on}.\n",
+            f"| model | `{score}` | {' | '.join(BESIDE)} | attributes right | seconds | images/s | seeds | sheet |",
+            "|---" * (len(BESIDE) + 7) + "|",
         ]
         groups = [[row for row in chosen if row["model"] == name] for name in {row["model"] for row in chosen}]
-        for group in sorted(groups, key=lambda group: mean(row["scores"][score] for row in group)):
+        for group in sorted(groups, key=lambda group: mean(row["scores"][score]["value"] for row in group)):
             parts.append("| " + " | ".join(cells(group, score)) + " |")
         parts.append("")
     return "\n".join(parts)
 
 
+def scored(row: dict, kind: str) -> dict | None:
+    """Find a score by its name, or by the kind that its name begins with."""
+    return next((found for name, found in row["scores"].items() if name == kind or name.startswith(f"{kind}_")), None)
+
+
 def cells(group: list[dict], score: str) -> list[str]:
     """One row: a model's runs over seeds."""
-    values = [row["scores"][score] for row in group]
-    spread = f" ± {stdev(values):.2g}" if len(values) > 1 else ""
-    right = [v for row in group for k, v in row["scores"].items() if k.startswith("accuracy")]
+    values = [row["scores"][score]["value"] for row in group]
+    low, high = group[0]["scores"][score]["interval"]
+    spread = f" ± {stdev(values):.2g}" if len(values) > 1 else f" [{low:.3g}, {high:.3g}]"
+    beside = [[found["value"] for row in group if (found := scored(row, kind))] for kind in BESIDE]
+    right = [found["value"] for row in group if (found := scored(row, "accuracy"))]
     return [
         group[0]["model"],
         f"{mean(values):.3g}{spread}",
+        *(f"{mean(found):.3f}" if found else "" for found in beside),
         f"{mean(right):.1%}" if right else "",
         f"{mean(row['training']['seconds'] for row in group):.0f}",
         f"{mean(row['training']['images_per_second'] for row in group):.0f}",

@@ -23,6 +23,7 @@ from lightning_avatars.callbacks.evaluate import SampleQuality
 from lightning_avatars.callbacks.predictions import Predictions
 from lightning_avatars.callbacks.preview import Preview
 from lightning_avatars.callbacks.progress import ImageProgress
+from lightning_avatars.callbacks.reconstruction import ReconstructionQuality
 from lightning_avatars.callbacks.results import RecognitionQuality
 from lightning_avatars.callbacks.run import Run
 from lightning_avatars.data.base import FaceData
@@ -31,10 +32,13 @@ from lightning_avatars.loggers import default_loggers
 from lightning_avatars.matching import match_data, match_seed, say_dropped_terms
 from lightning_avatars.runs import discard_empty_run, experiment_name, rank, run_folder, run_of
 from lightning_avatars.strategies import PhaseDDP
+from lightning_avatars.tools.compare import compare
 from lightning_avatars.tools.data import data
+from lightning_avatars.tools.evaluate import evaluate
 from lightning_avatars.tools.sample import sample
+from lightning_avatars.tools.weights import weights
 
-TOOLS = {"sample": sample, "data": data}
+TOOLS = {tool.__name__: tool for tool in (sample, evaluate, compare, data, weights)}
 
 TRAINER = {  # what the clocks and the endless sampler need; choices are in the configs
     "max_epochs": -1,
@@ -66,6 +70,7 @@ class FaceCLI(LightningCLI):
         parser.add_lightning_class_args(Run, "run")
         parser.add_lightning_class_args(Preview, "preview")
         parser.add_lightning_class_args(SampleQuality, "quality")
+        parser.add_lightning_class_args(ReconstructionQuality, "reconstruction")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         arguments = shipped.expand(list(sys.argv[1:] if args is None else args))
@@ -138,13 +143,16 @@ def run_tool(name: str, args: list[str]) -> None:
     """Call a tool with arguments from its signature; ``-c`` names the data, and so may a plain folder or zip."""
     tool = TOOLS[name]
     parser = ArgumentParser(prog=f"lightning-avatars {name}", description=summary(tool), parser_mode="omegaconf")
-    takes_data = "data" in inspect.signature(tool).parameters
-    if takes_data:
-        parser.add_class_arguments(FaceData, "data")
-        if args and not args[0].startswith("-"):
-            args = ["--data", str(shipped.find("folder64", "data")), "--data.dataset.path", *args]
+    parameter = inspect.signature(tool).parameters.get("data")
+    needs_data = parameter is not None and parameter.default is inspect.Parameter.empty
+    if needs_data and args and not args[0].startswith("-"):
+        args = ["--data", str(shipped.find("folder64", "data")), "--data.dataset.path", *args]
+    if parameter is not None:
         args = shipped.expand(["--data" if arg in ("-c", "--config") else arg for arg in args])
-    parser.add_function_arguments(tool, as_group=False, as_positional=True, skip={"data"} if takes_data else set())
+    asked = any(arg.partition("=")[0].startswith("--data") for arg in args)
+    if needs_data or (parameter is not None and (asked or "--help" in args)):
+        parser.add_class_arguments(FaceData, "data")
+    parser.add_function_arguments(tool, as_group=False, as_positional=True, skip={"data"} if parameter else set())
     config = parser.instantiate_classes(parser.parse_args(args))
     tool(**vars(config))
 

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from pydoc import locate
+from typing import Any
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace
@@ -69,6 +70,13 @@ def instantiate_data(data: Namespace) -> FaceData:
     parser = ArgumentParser()
     parser.add_class_arguments(FaceData, "data", fail_untyped=False)
     return parser.instantiate_classes(Namespace(data=data.clone())).data
+
+
+def data_of(config: dict[str, Any]) -> FaceData:
+    """Make the DataModule that a checkpoint's configuration names."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(FaceData, "data", fail_untyped=False)
+    return parser.instantiate_classes(parser.parse_object({"data": config["data"]})).data
 
 
 def classes(config: object) -> Iterator[Namespace]:

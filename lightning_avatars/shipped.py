@@ -7,7 +7,13 @@ from difflib import get_close_matches
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent
-FOLDERS = {"model": "configs/model", "data": "configs/data", "trainer": "configs/trainer", "config": "experiments"}
+FOLDERS = {
+    "model": "configs/model",
+    "data": "configs/data",
+    "trainer": "configs/trainer",
+    "extractor": "configs/extractor",
+    "config": "experiments",
+}
 OPTIONS = {"-c": "config", "--config": "config", "--model": "model", "--data": "data", "--trainer": "trainer"}
 
 
@@ -18,7 +24,7 @@ def folder(kind: str) -> Path:
 
 
 def names(kind: str) -> list[str]:
-    """List the shipped files of one kind (model, data, trainer or config) by name."""
+    """List the shipped files of one kind (model, data, trainer, extractor or config) by name."""
     return sorted(path.stem for path in folder(kind).glob("*.yaml"))
 
 

@@ -19,6 +19,7 @@ from jsonargparse import Namespace
 from PIL import Image
 
 from lightning_avatars.cli import main, processes
+from lightning_avatars.evaluation.extractors import load_extractors
 from lightning_avatars.matching import match_seed
 from lightning_avatars.tools.checkpoints import load_module
 from tests.conf.training import TINY
@@ -59,8 +60,9 @@ def test_a_run_keeps_everything_together(run):
 def test_results_carry_a_passport(run):
     (result,) = json.loads((run / "results.json").read_text())["results"]
     assert result["stage"] == "val" and result["images_seen"] == 64
-    assert result["scores"]["fd_avatarnet_20"] > result["floor"]["fd_avatarnet_20"] > 0
-    assert len(result["passport"]["extractor_sha256"]) == 64 and result["passport"]["images"] == 20
+    score, passport = result["scores"]["fd_avatarnet_20"], result["passport"]
+    assert score["value"] > score["floor"] > 0 and score["interval"][0] < score["value"] < score["interval"][1]
+    assert len(passport["extractors"][score["extractor"]]["sha256"]) == 64 and passport["images"] == 20
 
 
 def test_the_axis_of_the_log_is_images_seen(run):
@@ -102,6 +104,31 @@ def test_a_checkpoint_alone_is_enough_to_test_predict_and_sample(run, tmp_path, 
     ]
 
 
+def test_a_checkpoint_scored_alone_has_the_scores_of_its_run(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    checkpoint = run / "checkpoints/images_000000064.ckpt"
+    main(["evaluate", str(checkpoint), "--images", "20", "--extractors", "avatarnet", "--json", "alone.json"])
+    assert "samples: 20 against" in capsys.readouterr().out
+    (alone,) = json.loads(Path("alone.json").read_text())["results"]
+    of_run = json.loads((run / "results.json").read_text())["results"][0]
+    assert alone["stage"] == "evaluate" and alone["images_seen"] == of_run["images_seen"] == 64
+    assert alone["scores"].keys() == of_run["scores"].keys()
+    for name, score in alone["scores"].items():
+        assert score["value"] == pytest.approx(of_run["scores"][name]["value"], rel=1e-4, abs=1e-6)
+    main(["compare", str(run / "results.json"), "alone.json"])
+    (row,) = (line for line in capsys.readouterr().out.splitlines() if "fd_avatarnet_20" in line)
+    assert "~" in row
+
+
+@pytest.mark.parametrize("given", ["avatarnet,mnistnet", "[avatarnet,mnistnet]", "[avatarnet, mnistnet]"])
+def test_extractors_are_named_with_and_without_brackets(given, capsys):
+    with pytest.raises(SystemExit):
+        main(["fit", "-c", TINY, "--quality.extractors", given, "--print_config"])
+    chosen = yaml.safe_load(capsys.readouterr().out)["quality"]["extractors"]
+    assert [extractor.name for extractor in load_extractors(chosen)] == ["avatarnet", "mnistnet"]
+
+
 def test_a_checkpoint_of_plain_values_rebuilds_its_module(run):
     path = run / "checkpoints/images_000000064.ckpt"
     module = load_module(path)
@@ -141,7 +168,7 @@ def test_shipped_experiments_train_from_any_folder(run, name, tmp_path, monkeypa
     few = ["--data.dataset.count", "300", "--run.images", "320", "--quality.images", "20"]
     main(["fit", "-c", name, *few])
     (result,) = json.loads((tmp_path / f"runs/{name}/1/results.json").read_text())["results"]
-    assert result["images_seen"] == 320 and result["scores"]["fd_avatarnet_20"] > 0
+    assert result["images_seen"] == 320 and result["scores"]["fd_avatarnet_20"]["value"] > 0
 
 
 def test_two_devices_mean_phase_ddp_and_train_as_one(run, tmp_path):
@@ -157,7 +184,8 @@ def test_two_devices_mean_phase_ddp_and_train_as_one(run, tmp_path):
         rtol=1e-4, atol=1e-6,
     )  # fmt: skip
     scores = [json.loads((f / "results.json").read_text())["results"][0]["scores"] for f in (run, folder)]
-    assert scores[1]["fd_avatarnet_20"] == pytest.approx(scores[0]["fd_avatarnet_20"], rel=1e-2)
+    one, two = (found["fd_avatarnet_20"]["value"] for found in scores)
+    assert two == pytest.approx(one, rel=1e-2)
 
 
 def error_of(args: list[str], capsys) -> str:
@@ -181,7 +209,9 @@ def error_of(args: list[str], capsys) -> str:
         (["fit", "-c", TINY, "--modle.critics", "2"], "modle"),
         (["test", "--ckpt_path", "nowhere/a.ckpt"], "no config.yaml beside nowhere/a.ckpt"),
         (["sample", "nowhere.ckpt"], "no checkpoint at nowhere.ckpt"),
-        (["fit", "-c", TINY, "--quality.extractor", "avatarnt"], "there are avatarnet"),
+        (["evaluate", "nowhere.ckpt"], "no checkpoint, folder or zip at nowhere.ckpt"),
+        (["compare", "nowhere.json", "other.json"], "no file at nowhere.json"),
+        (["fit", "-c", TINY, "--quality.extractors", "avatarnt"], "nearest names: avatarnet"),
     ],
 )
 def test_a_wrong_argument_is_named_without_a_traceback(tmp_path, monkeypatch, args, message, capsys):
@@ -194,7 +224,9 @@ def test_no_arguments_name_the_commands(capsys):
         main([])
     said = capsys.readouterr().err
     assert stop.value.code == 2 and "Traceback" not in said
-    assert all(command in said for command in ("fit", "test", "predict", "sample", "data"))
+    assert all(
+        command in said for command in ("fit", "test", "predict", "sample", "evaluate", "compare", "data", "weights")
+    )
 
 
 def folders(root: Path) -> list[str]:
@@ -234,7 +266,7 @@ def test_a_start_that_fails_leaves_earlier_runs(tmp_path, monkeypatch, capsys):
     main(["fit", "-c", TINY, *QUICK])
     error_of(["fit", "-c", TINY, *QUICK, "--data.batch_size", "0"], capsys)
     error_of(["sample", "nowhere.ckpt"], capsys)
-    error_of(["fit", "-c", TINY, "--quality.extractor", "avatarnt", "--trainer.logger", "false"], capsys)
+    error_of(["fit", "-c", TINY, "--quality.extractors", "avatarnt", "--trainer.logger", "false"], capsys)
     assert folders(tmp_path) == ["runs/tiny/1"] and (tmp_path / "runs/tiny/1/config.yaml").is_file()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,10 @@ from jsonargparse import ArgumentParser
 from lightning_avatars import shipped
 from lightning_avatars.cli import main
 from lightning_avatars.data.base import FaceData
+from lightning_avatars.evaluation.extractors import load_extractor
 from lightning_avatars.families.base import FaceModule, GenerativeModule
 from lightning_avatars.matching import match_data
+from lightning_avatars.metrics.extractors.base import Extractor
 
 
 @pytest.fixture
@@ -68,6 +71,31 @@ def test_experiments_name_files_that_exist(path: Path):
     config = yaml.safe_load(path.read_text())
     for key in ("model", "data"):
         assert (path.parent / config[key]).is_file()
+
+
+NEED_WEIGHTS = ("arcface", "clip", "dinov2", "inception")
+
+
+@pytest.mark.parametrize("name", shipped.names("extractor"))
+def test_every_extractor_parses(name):
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(Extractor, "extractor")
+    described = yaml.safe_load(shipped.find(name, "extractor").read_text())
+    assert parser.parse_object({"extractor": described}).extractor.class_path == described["class_path"]
+
+
+@pytest.mark.parametrize("name", [name for name in shipped.names("extractor") if name not in NEED_WEIGHTS])
+def test_extractors_that_come_with_their_weights_describe_pictures(name):
+    extractor = load_extractor(name)
+    pictures = torch.randint(0, 256, (2, 3, 20, 20), dtype=torch.uint8)
+    assert extractor.name == name and extractor(pictures).features.shape == (2, extractor.dim)
+
+
+@pytest.mark.parametrize("name", NEED_WEIGHTS)
+def test_extractors_without_their_weights_say_where_these_go(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("LIGHTNING_AVATARS_CACHE", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=re.escape(str(tmp_path / "weights"))):
+        load_extractor(name)
 
 
 def printed(args: list[str], capsys) -> dict:

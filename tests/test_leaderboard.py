@@ -22,6 +22,13 @@ def leaderboard(tmp_path, monkeypatch):
     return module
 
 
+def scores(**values):
+    return {
+        name: {"value": value, "interval": [value - 1, value + 1], "floor": 1.234, "extractor": "avatarnet"}
+        for name, value in values.items()
+    }
+
+
 def row(model="dcgan", data="avatars32", seed=0, score=10.0, name=SCORE, **facts):
     return {
         "model": model,
@@ -30,8 +37,7 @@ def row(model="dcgan", data="avatars32", seed=0, score=10.0, name=SCORE, **facts
         "hardware": "2 CPU cores (x86_64)",
         "sheet": f"{model}_{data}_100k_seed{seed}.png",
         "images_seen": 100_000,
-        "scores": {name: score},
-        "floor": {name: 1.234, "images": 5000},
+        "scores": scores(**{name: score, "precision_avatarnet_5k": 0.5}),
         "training": {"seconds": 200.0, "images_per_second": 500.0},
         "passport": {"reference": {"images": 14_000, "split": "train"}},
     } | facts
@@ -39,15 +45,16 @@ def row(model="dcgan", data="avatars32", seed=0, score=10.0, name=SCORE, **facts
 
 def test_a_row_of_one_seed(leaderboard):
     assert leaderboard.cells([row()], SCORE) == [
-        "dcgan", "10", "", "200", "500", "1", "[sheet](results/dcgan_avatars32_100k_seed0.png)"
+        "dcgan", "10 [9, 11]", "0.500", "", "", "", "", "200", "500", "1",
+        "[sheet](results/dcgan_avatars32_100k_seed0.png)",
     ]  # fmt: skip
 
 
 def test_a_row_of_several_seeds_has_means_and_a_sample_deviation(leaderboard):
-    scores = [{SCORE: score, "accuracy_5k": share} for score, share in [(10.0, 0.5), (12.0, 0.6), (14.0, 0.7)]]
+    found = [scores(**{SCORE: score, "accuracy_5k": share}) for score, share in [(10.0, 0.5), (12.0, 0.6), (14.0, 0.7)]]
     runs = [{"seconds": 100.0 * i, "images_per_second": 1000.0 / i} for i in (1, 2, 4)]
-    group = [row(seed=i, scores=scores[i], training=runs[i]) for i in range(3)]
-    assert leaderboard.cells(group, SCORE)[1:6] == ["12 ± 2", "60.0%", "233", "583", "3"]
+    group = [row(seed=i, scores=found[i], training=runs[i]) for i in range(3)]
+    assert leaderboard.cells(group, SCORE)[1:10] == ["12 ± 2", "", "", "", "", "60.0%", "233", "583", "3"]
 
 
 def lines_of(text, model):
@@ -63,8 +70,8 @@ def test_models_are_ordered_by_their_mean_score_and_the_floor_is_named(leaderboa
         lines_of(text, "dcgan")[0].startswith("| dcgan | 18 ± 14 |") and " | 2 | [sheet]" in lines_of(text, "dcgan")[0]
     )
     assert text.startswith("### avatars32, 100,000 images\n")
-    assert f"`{SCORE}` against 14,000 pictures of the train split" in text
-    assert "never trained on score 1.23 (the floor). Made on 2 CPU cores (x86_64)." in text.replace("\n", " ")
+    assert f"`{SCORE}` with its 95 % interval, against 14,000 pictures of the train split" in text
+    assert f"(the floor): {SCORE} 1.23, precision 1.23. Made on 2 CPU cores (x86_64)." in text.replace("\n", " ")
 
 
 def test_every_dataset_and_number_of_images_has_its_own_table_and_score(leaderboard):
@@ -75,20 +82,20 @@ def test_every_dataset_and_number_of_images_has_its_own_table_and_score(leaderbo
     assert titles == ["### avatars32, 25,000 images", "### avatars32, 100,000 images", "### mnist32, 100,000 images"]
     first, second, third = text.split("### ")[1:]
     assert "1 NVIDIA X" in first and "1 NVIDIA X" not in second
-    assert f"| model | `{other}` |" in third and SCORE not in third and "| dcgan | 3 |" in third
+    assert f"| model | `{other}` |" in third and SCORE not in third and "| dcgan | 3 [2, 4] |" in third
     assert len(lines_of(text, "dcgan")) == 3
 
 
 def test_tables_are_markdown_of_equal_columns(leaderboard):
     rows = [line for line in leaderboard.table([row(), row("gan")]).splitlines() if line.startswith("|")]
-    assert len(rows) == 4 and {line.count("|") for line in rows} == {8}
+    assert len(rows) == 4 and {line.count("|") for line in rows} == {12}
 
 
 def test_a_recognisers_test_accuracies(leaderboard, tmp_path):
-    scores = {"accuracy": 0.9876, "accuracy/hair": 0.991, "accuracy/eyes": 0.5}
+    found = scores(**{"accuracy": 0.9876, "accuracy/hair": 0.991, "accuracy/eyes": 0.5})
     results = [
-        {"stage": "val", "images_seen": 300_032, "scores": {"accuracy": 0.1}},
-        {"stage": "test", "images_seen": 300_032, "scores": scores},
+        {"stage": "val", "images_seen": 300_032, "scores": scores(accuracy=0.1)},
+        {"stage": "test", "images_seen": 300_032, "scores": found},
     ]
     path = tmp_path / "avatarnet.json"
     path.write_text(json.dumps({"results": results}))

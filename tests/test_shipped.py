@@ -11,6 +11,7 @@ FILES = {
     "model": ["dcgan", "wgan", "wgan_gp"],
     "data": ["avatars32", "avatars64", "mnist32"],
     "trainer": ["gpu"],
+    "extractor": ["avatarnet", "inception"],
     "config": ["dcgan_mnist32", "avatarnet"],
 }
 
@@ -39,7 +40,7 @@ def test_names_are_sorted_stems():
 def test_the_real_files_are_found(monkeypatch):
     monkeypatch.undo()
     assert "dcgan" in names("model") and "avatars64" in names("data")
-    assert find("dcgan", "model").is_file()
+    assert find("dcgan", "model").is_file() and find("avatarnet", "extractor").is_file()
 
 
 def test_files_inside_an_installed_package_come_first(root):
@@ -54,6 +55,7 @@ def test_find_takes_names_and_paths(root):
     assert str(find("wgan", "model")) == path(root, "model", "wgan")
     mine = root / "here" / "wgan"
     mine.touch()
+    assert str(find("inception", "extractor")) == path(root, "extractor", "inception")
     assert find("wgan", "model").resolve() == mine, "a file in this folder is meant before a shipped one"
     assert find(str(mine), "config") == mine
 

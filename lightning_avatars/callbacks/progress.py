@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
@@ -14,6 +16,9 @@ from rich.table import Table
 from lightning_avatars.callbacks.preview import Preview
 from lightning_avatars.callbacks.run import Run
 from lightning_avatars.data.base import Batch
+from lightning_avatars.evaluation.track import Track, on_screen
+
+T = TypeVar("T")
 
 
 class ImageProgress(ProgressBar):
@@ -39,7 +44,7 @@ class ImageProgress(ProgressBar):
             return
         self.bar = Progress(
             BarColumn(bar_width=14),
-            TextColumn("{task.fields[kimg]}, {task.fields[rate]} images/s,"),
+            TextColumn("{task.fields[kimg]}, {task.fields[rate]},"),
             TimeRemainingColumn(),
             TextColumn("left {task.fields[score]}"),
             console=self.console,
@@ -57,7 +62,10 @@ class ImageProgress(ProgressBar):
         seen = pl_module.images_seen
         rate = (seen - self.first) / (now - self.started)
         self.bar.update(
-            self.task, completed=seen, kimg=f"{seen / 1000:,.1f}/{self.total / 1000:,.0f} kimg", rate=f"{rate:,.0f}"
+            self.task,
+            completed=seen,
+            kimg=f"{seen / 1000:,.1f}/{self.total / 1000:,.0f} kimg",
+            rate=f"{rate:,.0f} images/s",
         )
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -73,9 +81,11 @@ class ImageProgress(ProgressBar):
         self.bar = None
         seconds = time.monotonic() - self.started
         self.console.print(f"{pl_module.images_seen:,} images in {seconds:,.0f} s")
-        table = Table(show_header=False)
-        for name, value in self.scores(trainer).items():
-            table.add_row(name, f"{value:.4g}")
+        scores = self.scores(trainer)
+        table = Table("score", "value", "floor")
+        for name in (name for name in scores if not name.endswith("_floor")):
+            floor = scores.get(f"{name}_floor")
+            table.add_row(name, f"{scores[name]:.4g}", "" if floor is None else f"{floor:.4g}")
         if table.row_count:
             self.console.print(table)
         for preview in (c for c in trainer.callbacks if isinstance(c, Preview)):
@@ -87,10 +97,27 @@ class ImageProgress(ProgressBar):
         if self.bar is not None:
             self.bar.stop()
 
+    def follow(self, items: Sequence[T], description: str) -> Iterator[T]:
+        """Show a bar of its own, above that of the training, while items of an evaluation pass."""
+        if self.bar is None:
+            yield from items
+            return
+        task = self.bar.add_task(description, total=len(items), kimg=description, rate="", score="")
+        for done, item in enumerate(items):
+            yield item
+            self.bar.update(task, completed=done + 1, rate=f"{done + 1}/{len(items)}")
+        self.bar.remove_task(task)
+
     def scores(self, trainer: Trainer) -> dict[str, float]:
         return {k.removeprefix("val/"): float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
 
 
+def tracker(trainer: Trainer) -> Track:
+    """Choose how an evaluation shows how far it is: beside the training's bar, or on the screen."""
+    bars = [c for c in trainer.callbacks if isinstance(c, ImageProgress) and c.bar is not None]
+    return bars[0].follow if bars else on_screen
+
+
 def is_headline(name: str) -> bool:
     """Tell whether a score is worth a place in the bar: not a floor, and not one attribute of many."""
-    return name.startswith(("fd_", "accuracy")) and "/" not in name and not name.endswith("_floor")
+    return name.startswith(("fd_", "fid", "accuracy")) and "/" not in name and not name.endswith("_floor")

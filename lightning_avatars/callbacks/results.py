@@ -1,17 +1,20 @@
-"""The file that keeps a run's scores."""
+"""What a run found goes into its ``results.json`` and its logs."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_avatars.callbacks.run import Run
+from lightning_avatars.data.pictures import StorePictures
+from lightning_avatars.evaluation.passport import device_name, facts_of, versions
+from lightning_avatars.evaluation.scores import Result, Score, read_results, write_results
 from lightning_avatars.families.base import FaceModule
 from lightning_avatars.families.recognition import Recognition
-
-SCHEMA = 1
 
 
 class RecognitionQuality(Callback):
@@ -26,24 +29,52 @@ class RecognitionQuality(Callback):
     def write(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         if isinstance(module, Recognition):
             metrics = trainer.callback_metrics.items()
-            scores = {k.removeprefix(f"{stage}/"): float(v) for k, v in metrics if k.startswith(f"{stage}/")}
-            write_result(trainer, module, stage, {"scores": scores})
+            scores = {k.removeprefix(f"{stage}/"): Score(float(v)) for k, v in metrics if k.startswith(f"{stage}/")}
+            data = trainer.datamodule
+            data = trainer.datamodule
+            passport = {
+                "images": len(data.store.split(stage)),
+                "reference": facts_of(StorePictures(data.store, data.store.split(stage), data.dataset.name), stage),
+                "device": device_name(module.device),
+                "versions": versions(),
+            }
+            keep(trainer, module, stage, Result("recognition", scores, {}, 0.0, passport))
 
 
-def write_result(trainer: Trainer, module: FaceModule, stage: str, result: dict[str, object]) -> None:
-    """Add a result to the run's ``results.json``, in place of one of the same stage and images seen."""
+def publish(trainer: Trainer, module: FaceModule, stage: str, result: Result) -> None:
+    """Log scores and their floors, those of samples by their bare names, and add them to ``results.json``."""
+    prefix = stage if result.set == "samples" else f"{stage}/{result.set}"
+    for name, score in result.scores.items():
+        for key, value in ((name, score.value), (f"{name}_floor", score.floor)):
+            if value is not None:
+                module.log(
+                    f"{prefix}/{key}", torch.tensor(value, dtype=torch.float32, device=module.device), sync_dist=True
+                )
+    module.log_clock()
+    keep(trainer, module, stage, result)
+
+
+def keep(trainer: Trainer, module: FaceModule, stage: str, result: Result) -> None:
+    """Add a result to the run's ``results.json``, in place of one of the same stage, images seen and set."""
     if not trainer.is_global_zero:
         return
     path = Path(trainer.default_root_dir) / "results.json"
-    kept = json.loads(path.read_text())["results"] if path.is_file() else []
-    same = [r for r in kept if (r["stage"], r["images_seen"]) == (stage, module.images_seen)]
+    kept = kept_results(path)
+    same = [r for r in kept if (r["stage"], r["images_seen"], r["set"]) == (stage, module.images_seen, result.set)]
     training = training_speed(trainer, module) or next((r["training"] for r in same), None)
-    facts = {"stage": stage, "images_seen": module.images_seen, "training": training}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    contents = {"schema": SCHEMA, "results": [*(r for r in kept if r not in same), facts | result]}
-    temporary = path.with_suffix(".part")
-    temporary.write_text(json.dumps(contents, indent=2, allow_nan=False) + "\n")
-    temporary.replace(path)
+    facts: dict[str, Any] = {"stage": stage, "images_seen": module.images_seen, "training": training}
+    write_results(path, [*(r for r in kept if r not in same), facts | result.plain()])
+
+
+def kept_results(path: Path) -> list[dict[str, Any]]:
+    """Read earlier results; a file that can't be read is put aside, for a run must not end by it."""
+    try:
+        return read_results(path) if path.is_file() else []
+    except ValueError as error:
+        aside = path.with_suffix(".json.old")
+        rank_zero_warn(f"{error}. It is kept as {aside.name}, and a new one is begun")
+        path.replace(aside)
+        return []
 
 
 def training_speed(trainer: Trainer, module: FaceModule) -> dict[str, float] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +16,14 @@ from lightning_avatars.images import to_bytes
 from lightning_avatars.seeding import uniform_at
 
 LABEL_ROWS = 4096  # training pictures whose labels a checkpoint keeps
+
+
+class EvaluationSet(NamedTuple):
+    """Images that a module makes of a batch of real pictures, and what they are scored against."""
+
+    images: Tensor  # N C H W, about in [-1, 1], one for each picture of the batch
+    target: Tensor | None = None  # bytes, N C H W: what each of them should be (reconstruction, paired translation)
+    reference: Tensor | None = None  # bytes, N C H W: what they should be like as a set; by default the targets
 
 
 class FaceModule(LightningModule):
@@ -83,6 +91,14 @@ class GenerativeModule(FaceModule):
     @abstractmethod
     def preview(self, batch: Batch) -> dict[str, Tensor]:
         """Make named sets of images to look at, N C H W, about in [-1, 1]."""
+
+    def evaluation_sets(self, batch: Batch) -> dict[str, EvaluationSet]:
+        """Make what is scored, beside samples, of a batch on this module's device.
+
+        Sets have names such as ``reconstruction`` or ``a_to_b``, the same for every batch. Families that only sample
+        have nothing here.
+        """
+        return {}
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         labels = batch["labels"] if self.conditional else None

@@ -7,6 +7,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_avatars.labels import groups
+from lightning_avatars.metrics.processes import total
 from lightning_avatars.objectives.recognition import correct
 
 
@@ -22,7 +23,7 @@ class AttributeAccuracy(Metric):
     count: Tensor
 
     def __init__(self, label_names: list[str]) -> None:
-        super().__init__()
+        super().__init__(dist_sync_fn=total)
         self.label_names, self.groups = label_names, list(groups(label_names))
         self.add_state("right", torch.zeros(len(self.groups), dtype=torch.float64), "sum")
         self.add_state("count", torch.zeros((), dtype=torch.float64), "sum")

@@ -78,12 +78,15 @@ class RecognitionNet(nn.Module):
         self.heads = nn.Linear(8 * width, len(self.label_names))
         self.to(memory_format=torch.channels_last)
 
+    def resized(self, x: Tensor) -> Tensor:
+        """Bring images, N C H W, to the network's resolution."""
+        size = (self.resolution, self.resolution)
+        return x if x.shape[-2:] == size else F.interpolate(x, size, mode="bilinear", antialias=True)
+
     def features(self, x: Tensor) -> Tensor:
         """Describe images, N C H W in [-1, 1], by N x 8 width numbers: the input of the heads."""
-        size = (self.resolution, self.resolution)
-        if x.shape[-2:] != size:
-            x = F.interpolate(x, size, mode="bilinear", antialias=True)
-        pooled: Tensor = self.pool(self.stages(x.contiguous(memory_format=torch.channels_last)))
+        x = self.resized(x).contiguous(memory_format=torch.channels_last)
+        pooled: Tensor = self.pool(self.stages(x))
         return pooled.flatten(1).float()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -114,6 +117,7 @@ def load_recognizer(path: Path) -> RecognitionNet:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     if set(facts) != {"resolution", "channels", "label_names", "width"}:
         raise ValueError(f"{path} is not a recogniser: give a file that save_recognizer wrote")
-    network = RecognitionNet(**facts)
+    with torch.random.fork_rng([]):  # the weights that are drawn here are replaced
+        network = RecognitionNet(**facts)
     network.load_state_dict({name: t.float() if t.is_floating_point() else t for name, t in tensors.items()})
     return network.eval().requires_grad_(False)

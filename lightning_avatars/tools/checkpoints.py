@@ -29,7 +29,7 @@ def load_module(path: Path, device: torch.device | str = "cpu") -> FaceModule:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError) as error:
-        raise ValueError(f"{path} can't be read as a checkpoint of tensors and plain values: {error}") from error
+        raise ValueError(f"{path} can't be read as a checkpoint of tensors and plain values") from error
     if not isinstance(checkpoint, dict) or not checkpoint.get("config"):
         raise ValueError(
             f"{path} holds no configuration, so its model can't be rebuilt: it was not written by `lightning-avatars "

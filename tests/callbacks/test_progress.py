@@ -34,8 +34,9 @@ def test_a_run_ends_with_its_speed_scores_and_paths(tmp_path):
     bar_says, _, table = said.partition("40 images in ")
     score = float(trainer.callback_metrics["val/fd_avatarnet_20"])
     assert f"fd_avatarnet_20 {score:.3g}" in bar_says and "floor" not in bar_says
-    assert re.search(rf"fd_avatarnet_20 +│ {re.escape(f'{score:.4g}')} ", table)
-    assert "fd_avatarnet_20_floor" in table and "logit_real" in table and "val/" not in table
+    floor = float(trainer.callback_metrics["val/fd_avatarnet_20_floor"])
+    assert re.search(rf"fd_avatarnet_20 +│ {re.escape(f'{score:.4g}')} +│ {re.escape(f'{floor:.4g}')} ", table)
+    assert "logit_real" in table and "val/" not in table
     assert f"samples: {tmp_path}/previews/samples_000000040.png\n" in table
     assert table.endswith(f"run: {tmp_path}\n")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_avatars.metrics.frechet import Moments, frechet_distance
+from lightning_avatars.metrics.frechet import Moments, frechet_distance, frechet_to, square_root
 
 
 def gaussian(seed: int, dim: int = 12, rank: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -121,3 +121,46 @@ def test_distance_of_samples_nears_that_of_their_gaussians():
     a, b = rng.normal(0, 1, (20_000, 4)), rng.normal([1, 0, 0, 0], [1, 2, 1, 1], (20_000, 4))
     found = frechet_distance(*moments(a, 5000).compute(), *moments(b, 5000).compute())
     assert found.item() == pytest.approx(1 + (2 - 1) ** 2, rel=0.03)
+
+
+def test_a_known_root_gives_the_same_distance():
+    reference, others = gaussian(0), [gaussian(seed) for seed in (1, 2)]
+    root = square_root(reference[1])
+    np.testing.assert_allclose(root @ root, reference[1], rtol=1e-9, atol=1e-9)
+    for other in others:
+        assert frechet_to(root, *reference, *other).item() == pytest.approx(published(*reference, *other), rel=1e-9)
+
+
+def test_moments_without_each_block_are_numpys():
+    metric = Moments(6, blocks=10, count=50)
+    for index in torch.randperm(50, generator=torch.Generator().manual_seed(0)).split(7):
+        metric.update(torch.from_numpy(FEATURES)[index], index)
+    np.testing.assert_allclose(metric.compute()[1], np.cov(FEATURES.T), rtol=1e-10, atol=1e-12)
+    without = list(metric.leave_one_out())
+    assert len(without) == 10
+    for block, (mean, cov) in enumerate(without):
+        kept = np.delete(FEATURES, range(block * 5, block * 5 + 5), 0)
+        np.testing.assert_allclose(mean, kept.mean(0), rtol=1e-12)
+        np.testing.assert_allclose(cov, np.cov(kept.T), rtol=1e-9, atol=1e-11)
+
+
+def test_features_far_from_zero_lose_the_digits_that_are_stated():
+    far = np.random.default_rng(3).normal(1000, 1, (500, 4))
+    np.testing.assert_allclose(moments(far).compute()[1], np.cov(far.T), rtol=0, atol=1e-8)
+    near = np.random.default_rng(3).normal(0.4, 0.4, (500, 4))
+    np.testing.assert_allclose(moments(near).compute()[1], np.cov(near.T), rtol=0, atol=1e-14)
+
+
+def test_blocks_need_to_know_how_many_images_there_will_be():
+    with pytest.raises(ValueError, match="give `count`"):
+        Moments(6, blocks=10)
+    with pytest.raises(ValueError, match="give the images' indices"):
+        Moments(6, blocks=10, count=50).update(torch.ones(5, 6))
+    with pytest.raises(ValueError, match="not all those of 50 images"):
+        Moments(6, blocks=10, count=50).update(torch.ones(2, 6), torch.tensor([0, 50]))
+
+
+def test_fewer_images_than_blocks():
+    metric = Moments(6, blocks=10, count=4)
+    metric.update(torch.from_numpy(FEATURES[:4]), torch.arange(4))
+    assert len(list(metric.leave_one_out())) == 4

@@ -1,0 +1,102 @@
+"""What is kept of real pictures: computed once for each content, extractor and preparation, by all processes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from lightning_avatars.data.cache import cache_root, writing
+from lightning_avatars.metrics.processes import add_up, rank_and_world
+
+PATIENCE = 300  # seconds
+FORMAT = 1  # one more wherever the numbers that are kept would change
+
+
+def cached(
+    facts: dict[str, object], device: torch.device, compute: Callable[[], dict[str, Tensor]]
+) -> dict[str, Tensor]:
+    """Read named tensors from the cache, or compute them and put them there.
+
+    Every process must call this with the same facts at the same time: ``compute`` may share work between processes, and
+    its result must be the same on all. A second run that needs the same numbers waits for the first one's.
+
+    Args:
+        facts: All that the numbers depend on; their hash is the file's name.
+        device: Where the tensors go.
+        compute: Makes the tensors.
+    """
+    text = json.dumps({"format": FORMAT, **facts}, sort_keys=True)
+    path = cache_root() / "statistics" / f"{hashlib.sha256(text.encode()).hexdigest()[:40]}.safetensors"
+    kept = everyones(path, text, device)
+    if kept is not None:
+        return kept
+    first = rank_and_world()[0] == 0
+    lock = FileLock(path.with_suffix(".lock"))
+    if first:
+        with writing(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(Timeout):  # sooner than the other processes lose patience; it only saves work
+                lock.acquire(timeout=PATIENCE)
+    try:
+        kept = everyones(path, text, device)  # another run may have been quicker
+        if kept is not None:
+            return kept
+        tensors = compute()
+        if first:
+            save(tensors, path, text)
+        if everyones(path, text, device) is None and read(path, text) is None:  # a machine with a disk of its own
+            save(tensors, path, text)
+        return tensors
+    finally:
+        lock.release()
+
+
+def everyones(path: Path, facts: str, device: torch.device) -> dict[str, Tensor] | None:
+    """Read the file where every process can."""
+    tensors = read(path, facts)
+    missing = torch.tensor(0.0 if tensors is not None else 1.0, device=device)
+    add_up(missing)
+    return None if missing or tensors is None else {name: tensor.to(device) for name, tensor in tensors.items()}
+
+
+def read(path: Path, facts: str) -> dict[str, Tensor] | None:
+    """Read a file of just these facts; nothing where there is none, or a damaged one."""
+    try:
+        with safe_open(path, "pt") as file:
+            about = file.metadata() or {}
+        tensors = load_file(path) if about.get("facts") == facts else None
+    except (OSError, SafetensorError):
+        return None
+    return tensors if tensors is not None and about.get("content") == checksum(tensors) else None
+
+
+def checksum(tensors: dict[str, Tensor]) -> str:
+    """Hash names and bytes."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save(tensors: dict[str, Tensor], path: Path, facts: str) -> None:
+    """Write tensors under a temporary name and rename the file."""
+    temporary = path.with_suffix(f".{os.getpid()}.part")
+    with writing(path.parent):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            kept = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+            save_file(kept, temporary, {"facts": facts, "content": checksum(kept)})
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)

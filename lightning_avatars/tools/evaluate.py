@@ -1,0 +1,229 @@
+"""Scores of a checkpoint, or of a folder of pictures, with their passport."""
+
+from __future__ import annotations
+
+import json as json_format
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from lightning_avatars.data.base import FaceData, Split
+from lightning_avatars.data.pictures import FolderPictures, Pictures, StorePictures
+from lightning_avatars.evaluation.extractors import load_extractor, load_extractors, load_perceptual
+from lightning_avatars.evaluation.page import write_page
+from lightning_avatars.evaluation.real import spread
+from lightning_avatars.evaluation.reconstructions import Judges, SetScores, score_folder_pairs, score_sets
+from lightning_avatars.evaluation.samples import (
+    Drawn,
+    RealPictures,
+    default_count,
+    real_pictures,
+    score_pictures,
+    score_samples,
+)
+from lightning_avatars.evaluation.scores import FEWEST, SCHEMA, Result, check_enough, write_results
+from lightning_avatars.families.base import GenerativeModule
+from lightning_avatars.matching import data_of
+from lightning_avatars.metrics.lpips import Backbone
+from lightning_avatars.tools.checkpoints import load_module
+
+MOST_SHOWN = 2_000  # held-out pictures that a module makes something of
+
+
+def evaluate(
+    subject: Path,
+    reference: Path | None = None,
+    data: FaceData | None = None,
+    extractors: str | list[str] | None = None,
+    images: int | None = None,
+    split: Split = "train",
+    held_out: Path | None = None,
+    pairs: bool = False,
+    perceptual: Backbone | list[Backbone] | None = None,
+    identity: str | None = None,
+    truncation_psi: float = 1.0,
+    output: Path | None = None,
+    json: Path | None = None,
+    device: str = "auto",
+) -> None:
+    """Score a checkpoint, or a folder of pictures: against a dataset, another folder, or itself.
+
+    A checkpoint is scored against the data that it was trained on, or what ``-c`` names. A folder is scored against the
+    dataset that ``-c`` names, against ``--reference``, or without either one half of it against the other.
+
+    Args:
+        subject: A checkpoint, or a folder or zip of pictures of any size and kind.
+        reference: A folder or zip of real pictures.
+        data: The dataset to compare with.
+        extractors: Names or paths, such as ``avatarnet,inception``; by default the recogniser that suits the dataset,
+            and inception without a dataset.
+        images: How many samples, or pictures of the folder at even distances; by default what suits the data, or all.
+        split: Split of the dataset to compare with.
+        held_out: With ``--reference``, a folder of real pictures that nothing was trained on: the floor and copies are
+            told from it.
+        pairs: Also compare pictures of the same name in the folder and ``--reference``.
+        perceptual: LPIPS networks, for pairs and reconstructions.
+        identity: An extractor that recognises faces, such as arcface, for pairs and reconstructions.
+        truncation_psi: Below 1, samples nearer to the mean one.
+        output: Folder for a page of pictures to look at.
+        json: File for scores and passports, which ``compare`` reads; ``-`` for the screen.
+        device: ``cpu``, ``cuda``, … or ``auto`` for a GPU where there is one.
+
+    Raises:
+        ValueError: there are too few images, the subject can't be scored, or an option would be without effect.
+    """
+    subject = subject.expanduser()
+    is_folder = subject.is_dir() or subject.suffix.lower() == ".zip"
+    check(is_folder, reference, data, held_out, pairs, truncation_psi)
+    check_places(output, json)
+    if images is not None:
+        check_enough(images, "are to be scored")
+    where = device_of(device)
+    module = None if is_folder else load_generator(subject, where)
+    if module is not None and data is None and reference is None:
+        data = data_of(module.config)
+    if data is not None:
+        data.prepare_data()
+        data.setup("test")
+    default = data.dataset.extractor if data is not None else "inception"
+    judges = Judges(
+        load_extractors(extractors or default, where),
+        load_perceptual(perceptual),
+        load_extractor(identity) if identity else None,
+    )
+    judges.to(where)
+
+    pictures, real = sides(subject if module is None else None, reference, data, split, held_out)
+    sets: list[SetScores] = []
+    if module is not None:
+        asked = real.label_rows if list(real.label_names) == module.label_names else None  # as they are scored
+        pictures = Drawn(module, images or default_count(real), truncation_psi, asked)
+        result = score_samples(module, real, judges.extractors, len(pictures), truncation_psi)
+        if data is not None:
+            shown = StorePictures(data.store, data.store.split("test")[:MOST_SHOWN], data.dataset.name)
+            sets = score_sets(module, shown, "test", judges)
+    else:
+        pictures = pictures if images is None else some(pictures, images)
+        say_lossy(pictures, real.reference)
+        sets = [score_folder_pairs(pictures, real.reference, judges)] if pairs else []
+        result = score_pictures(pictures, real, judges.extractors)
+
+    results = [result, *(one.result for one in sets)]
+    console = Console(stderr=str(json) == "-")
+    for one in results:
+        console.print(table(one))
+    if output is not None:
+        page = write_page(output, pictures, real, module, sets)
+        console.print(f"A page of pictures: {page}", soft_wrap=True, markup=False)
+    if json is not None:
+        facts = {"stage": "evaluate", "images_seen": None if module is None else module.images_seen, "training": None}
+        entries = [facts | one.plain() for one in results]
+        if str(json) == "-":
+            print(json_format.dumps({"schema": SCHEMA, "results": entries}, indent=2, allow_nan=False))
+        else:
+            write_results(json, entries)
+
+
+def check(
+    is_folder: bool,
+    reference: Path | None,
+    data: FaceData | None,
+    held_out: Path | None,
+    pairs: bool,
+    truncation_psi: float,
+) -> None:
+    """Raise where an option would be without effect."""
+    if is_folder and reference is not None and data is not None:
+        raise ValueError("a folder is compared with --reference or with the data that -c names: give one of them")
+    if held_out is not None and reference is None:
+        raise ValueError("--held_out goes with --reference; a dataset has held-out pictures of its own")
+    if pairs and not (is_folder and reference is not None):
+        raise ValueError("--pairs compares a folder's pictures with those of the same name in --reference: give both")
+    if is_folder and truncation_psi != 1:
+        raise ValueError("--truncation_psi is for a checkpoint; the pictures of a folder are as they are")
+
+
+def check_places(output: Path | None, json: Path | None) -> None:
+    """Raise before the work where its results could not be written."""
+    if output is not None and output.exists() and not output.is_dir():
+        raise ValueError(f"--output {output} is a file; give a folder for the page")
+    if json is not None and json.is_dir():
+        raise ValueError(f"--json {json} is a folder; give a file, or - for the screen")
+
+
+def device_of(name: str) -> torch.device:
+    """Find a device by name, or a GPU where there is one; raise where it can't be used."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (AssertionError, RuntimeError) as error:
+        raise ValueError(f"--device {name} can't be used: {str(error).splitlines()[0]}") from error
+
+
+def some(pictures: FolderPictures, count: int) -> FolderPictures:
+    """Choose some pictures at even distances, as those side by side are often alike."""
+    if count > len(pictures):
+        raise ValueError(f"{pictures.path} has {len(pictures)} pictures to score, --images asks for {count}")
+    return pictures.take(spread(len(pictures), count).numpy())
+
+
+def say_lossy(pictures: FolderPictures, reference: Pictures) -> None:
+    """Warn where only one side has JPEGs."""
+    if isinstance(reference, FolderPictures) and pictures.lossy != reference.lossy:
+        lossy, other = (pictures, reference) if pictures.lossy else (reference, pictures)
+        print(
+            f"warning: {lossy.path} has JPEGs, {other.path} has none: scores will also tell JPEG's artefacts. Save "
+            "both the same way",
+            file=sys.stderr,
+        )
+
+
+def load_generator(path: Path, device: torch.device) -> GenerativeModule:
+    """Rebuild a checkpoint's module; raise where it makes no pictures."""
+    if not path.exists():
+        raise FileNotFoundError(f"there is no checkpoint, folder or zip at {path} (looked from {Path.cwd()})")
+    module = load_module(path, device)
+    if not isinstance(module, GenerativeModule):
+        raise ValueError(f"{path} holds a {type(module).__name__}, which makes no pictures: use `test` for it")
+    return module
+
+
+def sides(
+    subject: Path | None, reference: Path | None, data: FaceData | None, split: Split, held_out: Path | None
+) -> tuple[FolderPictures | None, RealPictures]:
+    """Find the folder that is scored, if it is one, and what it is compared with."""
+    folder = None if subject is None else FolderPictures(subject)
+    apart = None if held_out is None else FolderPictures(held_out)
+    if reference is not None:
+        real = FolderPictures(reference)
+        return folder, RealPictures(real, None, real if apart is not None else None, apart)
+    if data is not None:
+        return folder, real_pictures(data, split)
+    if len(folder) < 2 * FEWEST:
+        raise ValueError(
+            f"{folder.path} has {len(folder)} pictures, and to score one half of them against the other takes at least "
+            f"{2 * FEWEST}: give more, or something to compare with, by --reference or -c"
+        )
+    order = np.random.default_rng(0).permutation(len(folder))
+    halves = np.sort(order[: len(folder) // 2]), np.sort(order[len(folder) // 2 :])
+    return folder.take(halves[0]), RealPictures(folder.take(halves[1]), "the other half")
+
+
+def table(result: Result) -> Table:
+    """Lay out the scores of one set of images."""
+    reference = result.passport["reference"]
+    title = f"{result.set}: {result.passport['images']} against {reference['images']} of {reference['name']}"
+    title += f", {reference['split']}" if reference["split"] else ""
+    judged = Table("score", "value", "95 % interval", "floor", title=escape(title))
+    for name, score in result.scores.items():
+        interval = "" if score.interval is None else f"{score.interval[0]:.4g} … {score.interval[1]:.4g}"
+        judged.add_row(name, f"{score.value:.4g}", interval, "" if score.floor is None else f"{score.floor:.4g}")
+    for group, share in result.accuracy.items():
+        judged.add_row(f"accuracy of {escape(group)}", f"{share:.1%}", "", "")
+    return judged

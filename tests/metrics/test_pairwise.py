@@ -1,0 +1,200 @@
+"""Pairwise scores against closed forms, a slow SSIM written as the paper has it, and torchmetrics in float64."""
+
+from __future__ import annotations
+
+import math
+import os
+from functools import partial
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor
+from torchmetrics.functional.image import (
+    multiscale_structural_similarity_index_measure,
+    peak_signal_noise_ratio,
+    structural_similarity_index_measure,
+)
+
+from lightning_avatars.metrics import pairwise
+from lightning_avatars.metrics.pairwise import (
+    PairScores,
+    identity_similarity,
+    ms_ssim,
+    ms_ssim_defined,
+    mse,
+    psnr,
+    ssim,
+    ssim_defined,
+)
+
+
+def pair(count: int = 3, channels: int = 3, height: int = 20, width: int = 24, step: int = 40) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randint(256, (count, channels, height, width), generator=generator)
+    b = (a + torch.randint(-step, step + 1, a.shape, generator=generator)).clamp(0, 255)
+    return a.to(torch.uint8), b.to(torch.uint8)
+
+
+def slow_ssim(a: Tensor, b: Tensor) -> float:
+    """Wang et al. 2004, Eq. 13, pixel by pixel with the weighted moments of Eq. 14-16, mirrored at the borders."""
+    height, width = a.shape
+    offsets = range(-5, 6)
+    weights = {(i, j): math.exp(-(i * i + j * j) / (2 * 1.5**2)) for i in offsets for j in offsets}
+    norm, total = sum(weights.values()), 0.0
+
+    def mirrored(i: int, size: int) -> int:
+        return min(abs(i), 2 * (size - 1) - abs(i))
+
+    for y in range(height):
+        for x in range(width):
+            seen = [(w / norm, mirrored(y + i, height), mirrored(x + j, width)) for (i, j), w in weights.items()]
+            seen = [(w, float(a[i, j]), float(b[i, j])) for w, i, j in seen]
+            mean_a, mean_b = sum(w * p for w, p, _ in seen), sum(w * q for w, _, q in seen)
+            var_a = sum(w * (p - mean_a) ** 2 for w, p, _ in seen)
+            var_b = sum(w * (q - mean_b) ** 2 for w, _, q in seen)
+            cov = sum(w * (p - mean_a) * (q - mean_b) for w, p, q in seen)
+            c1, c2 = 2.55**2, 7.65**2
+            total += (2 * mean_a * mean_b + c1) * (2 * cov + c2) / (mean_a**2 + mean_b**2 + c1) / (var_a + var_b + c2)
+    return total / (height * width)
+
+
+def test_mse_of_black_and_white_is_one_and_is_of_images_in_unit_range():
+    black, white = torch.zeros(2, 3, 4, 5, dtype=torch.uint8), torch.full((2, 3, 4, 5), 255, dtype=torch.uint8)
+    assert mse(black, white).tolist() == [1.0, 1.0]
+    a, b = pair()
+    expected = (a.double() / 255 - b.double() / 255).square().mean((1, 2, 3))
+    torch.testing.assert_close(mse(a, b), expected, rtol=1e-12, atol=0)
+    assert mse(a, b).dtype == torch.float64
+
+
+def test_psnr_equals_that_of_torchmetrics():
+    a, b = pair()
+    expected = peak_signal_noise_ratio(a.double(), b.double(), 255.0, reduction="none", dim=(1, 2, 3))
+    torch.testing.assert_close(psnr(a, b), expected, rtol=1e-7, atol=0)  # its 10 log10 is made of float32
+    assert psnr(torch.zeros(1, 1, 6, 6, dtype=torch.uint8), torch.full((1, 1, 6, 6), 255, dtype=torch.uint8)) == 0
+
+
+def test_equal_images_get_the_psnr_of_images_that_differ_by_one_in_one_value():
+    a, _ = pair(count=1)
+    b = a.clone()
+    b[0, 1, 2, 3] = a[0, 1, 2, 3].int() + (1 if a[0, 1, 2, 3] < 255 else -1)
+    assert psnr(a, a).item() == psnr(a, b).item() == pytest.approx(10 * math.log10(255**2 * 3 * 20 * 24), abs=1e-12)
+
+
+def test_ssim_equals_one_written_pixel_by_pixel():
+    a, b = pair(count=1, channels=1, height=12, width=14)
+    assert ssim(a, b).item() == pytest.approx(slow_ssim(a[0, 0], b[0, 0]), abs=1e-12)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [(6, 6), (31, 17), (64, 64), (109, 89)])
+def test_ssim_equals_that_of_torchmetrics_in_float64(channels, size):
+    a, b = pair(2, channels, *size)
+    expected = structural_similarity_index_measure(a.double(), b.double(), data_range=255.0, reduction="none")
+    torch.testing.assert_close(ssim(a, b), expected, rtol=0, atol=1e-12)
+
+
+def test_equal_images_have_an_ssim_of_one_even_where_they_are_flat_and_white():
+    white = torch.full((2, 3, 32, 32), 255, dtype=torch.uint8)
+    torch.testing.assert_close(ssim(white, white), torch.ones(2, dtype=torch.float64), rtol=0, atol=1e-11)
+
+
+def test_ms_ssim_equals_that_of_torchmetrics_in_float64():
+    a, b = pair(2, 1, 176, 190)
+    expected = multiscale_structural_similarity_index_measure(
+        a.double(), b.double(), data_range=255.0, reduction="none"
+    )
+    torch.testing.assert_close(ms_ssim(a, b), expected.double(), rtol=0, atol=1e-7)  # its exponents are float32
+    assert ms_ssim(a, 255 - a).tolist() == [0.0, 0.0]
+    torch.testing.assert_close(ms_ssim(a, a), torch.ones(2, dtype=torch.float64), rtol=0, atol=1e-11)
+
+
+def test_images_that_are_too_small_are_named():
+    assert ssim_defined(6, 6) and not ssim_defined(6, 5)
+    assert ms_ssim_defined(176, 176) and not ms_ssim_defined(175, 300)
+    with pytest.raises(ValueError, match="at least 6 x 6 pixels, got 5 x 24"):
+        ssim(*pair(height=5))
+    with pytest.raises(ValueError, match="at least 176 x 176 pixels, got 300 x 175"):
+        ms_ssim(*pair(1, 1, 300, 175))
+
+
+@pytest.mark.parametrize("score", [mse, psnr, ssim, ms_ssim])
+def test_pairs_that_are_not_bytes_of_one_shape_are_refused(score):
+    a, b = pair()
+    for wrong in (b.float(), b[:2], b[:, :1], b[0]):
+        with pytest.raises(ValueError, match=r"two uint8 batches N C H W of one shape"):
+            score(a, wrong)
+    with pytest.raises(ValueError, match=r"1 or 3 channels"):
+        score(a[:, :2], b[:, :2])
+
+
+def test_chunks_change_nothing(monkeypatch):
+    a, b = pair(5)
+    whole = ssim(a, b)
+    monkeypatch.setattr(pairwise, "PIXELS", 2 * 20 * 24)
+    torch.testing.assert_close(ssim(a, b), whole, rtol=0, atol=1e-14)
+
+
+def test_identity_similarity_is_the_cosine_of_each_row():
+    a = torch.tensor([[1.0, 0.0], [1.0, 0.0], [2.0, 0.0], [3.0, 4.0]])
+    b = torch.tensor([[5.0, 0.0], [0.0, 2.0], [-1.0, 0.0], [4.0, 3.0]])
+    expected = torch.tensor([1.0, 0.0, -1.0, 0.96], dtype=torch.float64)
+    torch.testing.assert_close(identity_similarity(a, b), expected, rtol=0, atol=1e-12)
+    with pytest.raises(ValueError, match=r"got \(4, 2\) and \(3, 2\)"):
+        identity_similarity(a, b[:3])
+
+
+def test_scores_come_back_in_the_order_of_the_images():
+    scores = PairScores(5, ["mse", "ssim"])
+    scores.update(torch.tensor([3, 0]), {"mse": torch.tensor([3.0, 0.0]), "ssim": torch.tensor([0.3, 0.0])})
+    scores.update(torch.tensor([4, 2, 1]), {"ssim": torch.tensor([0.4, 0.2, 0.1]), "mse": torch.tensor([4.0, 2, 1])})
+    result = scores.compute()
+    assert list(result) == ["mse", "ssim"] and result["mse"].tolist() == [0, 1, 2, 3, 4]
+    torch.testing.assert_close(result["ssim"], torch.arange(5).double() / 10, rtol=0, atol=1e-7)
+
+
+def test_images_that_are_missing_or_scored_twice_are_named():
+    scores = PairScores(4, ["mse"])
+    scores.update(torch.tensor([0, 2]), {"mse": torch.ones(2)})
+    with pytest.raises(ValueError, match="2 of 4 images were not scored exactly once; the first is image 1, scored 0 "):
+        scores.compute()
+    scores.update(torch.tensor([1, 2, 3]), {"mse": torch.ones(3)})
+    with pytest.raises(ValueError, match=r"1 of 4 images .* image 2, scored 2 times"):
+        scores.compute()
+
+
+def test_wrong_names_and_numbers_are_refused():
+    scores = PairScores(4, ["mse", "psnr"])
+    with pytest.raises(ValueError, match=r"got scores \['mse'\], expected \['mse', 'psnr'\]"):
+        scores.update(torch.tensor([0]), {"mse": torch.ones(1)})
+    with pytest.raises(ValueError, match=r"images 0 … 4 are not all among 0 … 3"):
+        scores.update(torch.tensor([0, 4]), {"mse": torch.ones(2), "psnr": torch.ones(2)})
+    with pytest.raises(ValueError, match="got 0 images"):
+        PairScores(0, ["mse"])
+
+
+def fill(scores: PairScores, rank: int, world: int) -> None:
+    a, b = pair(7)
+    mine = torch.arange(rank, 7, world)
+    scores.update(mine, {"psnr": psnr(a[mine], b[mine]), "ssim": ssim(a[mine], b[mine])})
+
+
+def on_process(rank: int, world: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
+    scores = PairScores(7, ["psnr", "ssim"])
+    fill(scores, rank, world)
+    torch.save(scores.compute(), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_two_processes_agree_with_one_on_seven_images(tmp_path):
+    mp.start_processes(partial(on_process, world=2, folder=os.fspath(tmp_path)), nprocs=2, start_method="fork")
+    alone = PairScores(7, ["psnr", "ssim"])
+    fill(alone, 0, 1)
+    for rank in range(2):
+        together = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        for name, values in alone.compute().items():
+            torch.testing.assert_close(together[name], values, rtol=0, atol=1e-13)

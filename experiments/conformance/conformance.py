@@ -1,12 +1,13 @@
 """Compare our scores with those of other libraries on the same arrays, and write the tables.
 
-python experiments/conformance/conformance.py --pictures <CelebA's zip> --weights <folder of the weights>
+python experiments/conformance/conformance.py <CelebA's zip> <folder of the weights>
 
 Features are kept in a temporary folder, so that a run that was broken off goes on where it was.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -48,6 +49,7 @@ from torchmetrics.functional.image.lpips import _LPIPS
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
+from lightning_avatars.data.cache import file_hash
 from lightning_avatars.data.sources import Source, find
 from lightning_avatars.images import to_float, to_picture
 from lightning_avatars.metrics.class_score import ClassScore
@@ -64,7 +66,9 @@ MAIN = SIZES[:3]
 OTHER_SIDE = 5000  # number of the first picture of the second side
 CHUNK = 32  # images whose features are kept in one file
 EQUAL = 128  # images of each side whose features every tool's functions are given
+PLAIN = "plain formulas"
 Describe = Callable[[Tensor], Tensor]
+Distance = Callable[[Tensor, Tensor], float]
 
 
 def picture(source: Path, number: int, width: int, height: int, other: bool) -> Tensor:
@@ -219,6 +223,14 @@ def exact_fid(a: Tensor, b: Tensor) -> float:
     return float((means[0] - means[1]).square().sum() + x.square().sum() + y.square().sum() - 2 * cross)
 
 
+def exact_kid(a: Tensor, b: Tensor) -> float:
+    """KID by its definition, in float64."""
+    x, y, count = a.double(), b.double(), len(a)
+    xx, yy, xy = ((u @ v.T / u.shape[1] + 1) ** 3 for u, v in ((x, x), (y, y), (x, y)))
+    within = xx.sum() - xx.trace() + yy.sum() - yy.trace()
+    return float(within / (count * (count - 1)) - 2 * xy.mean())
+
+
 def fidelity_fid(a: Tensor, b: Tensor) -> float:
     """FID by the functions of torch-fidelity."""
     statistics = fid_features_to_statistics(a), fid_features_to_statistics(b)
@@ -275,34 +287,44 @@ def clean_kid(a: Tensor, b: Tensor) -> float:
 
 FIDS = {
     "ours": our_fid, "torch-fidelity": fidelity_fid, "torchmetrics": torchmetrics_fid, "pytorch-fid": seitzer_fid,
-    "clean-fid": clean_fid,
+    "clean-fid": clean_fid, PLAIN: exact_fid,
 }  # fmt: skip
-KIDS = {"ours": our_kid, "torch-fidelity": fidelity_kid, "torchmetrics": torchmetrics_kid, "clean-fid": clean_kid}
+KIDS = {
+    "ours": our_kid, "torch-fidelity": fidelity_kid, "torchmetrics": torchmetrics_kid, "clean-fid": clean_kid,
+    PLAIN: exact_kid,
+}  # fmt: skip
 TWINS = {"torchmetrics, antialias=False": "torch-fidelity", "clean-fid, legacy_pytorch": "pytorch-fid"}
 
 
 def distributions(features: Features, counts: dict[str, tuple[int, int]]) -> list[dict]:
     """FID and KID by every tool at every size, each beside ours on the same images.
 
-    The features are the tool's own. The FID is by the functions of torch-fidelity and of ours at the first three sizes,
-    and by ``exact_fid`` elsewhere: ``from_equal_features`` says what each tool's functions make of the same features.
+    The features are the tool's own. The FID is by torch-fidelity's function in its rows at the first three sizes, and
+    by ``exact_fid`` in others: ``from_equal_features`` says what each tool's functions make of the same features.
     """
     rows = []
-    for size, (tool, count) in product(SIZES, counts.items()):
-        number = count[0] if size in MAIN else count[1]
-        name = f"fid_{tool}_{size[0]}x{size[1]}_{number}.pt"
-        ours, theirs = features("ours", size, number), features(tool, size, number)
-        measure = FIDS[tool] if tool in ("ours", "torch-fidelity") and size in MAIN else exact_fid
-        fid = float(
-            kept(features.keep / name, lambda m=measure, pair=theirs: torch.tensor(m(*pair), dtype=torch.float64))
-        )
-        kid = KIDS[tool](*theirs) if tool in KIDS else None
-        rows.append({
-            "size": f"{size[0]} x {size[1]}", "tool": tool, "images": number,
-            "fid": fid, "our_fid": exact_fid(*ours), "kid": kid, "our_kid": our_kid(*ours),
-            "features": difference(theirs, ours),
-        })  # fmt: skip
+    for size in SIZES:
+        place = 0 if size in MAIN else 1
+        reference = {n: features("ours", size, n) for n in {count[place] for count in counts.values()}}
+        ours = {n: (slow(features, "ours", size, n, our_fid), our_kid(*pair)) for n, pair in reference.items()}
+        for tool, count in counts.items():
+            number = count[place]
+            pair = reference[number] if tool == PLAIN else features(tool, size, number)
+            own = tool == "torch-fidelity" and size in MAIN
+            fid = slow(features, tool, size, number, fidelity_fid) if own else exact_fid(*pair)
+            rows.append({
+                "size": f"{size[0]} x {size[1]}", "tool": tool, "images": number,
+                "fid": fid, "our_fid": ours[number][0],
+                "kid": KIDS[tool](*pair) if tool in KIDS else None, "our_kid": ours[number][1],
+                "features": difference(pair, reference[number]),
+            })  # fmt: skip
     return rows
+
+
+def slow(features: Features, tool: str, size: tuple[int, int], count: int, fid: Distance) -> float:
+    """Take a FID that takes long, once."""
+    path = features.keep / f"fid_{tool}_{size[0]}x{size[1]}_{count}.pt"
+    return float(kept(path, lambda: torch.tensor(fid(*features(tool, size, count)), dtype=torch.float64)))
 
 
 def difference(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> float:
@@ -318,7 +340,7 @@ def from_equal_features(a: Tensor, b: Tensor, keep: Path) -> list[dict]:
         path = keep / f"equal_{tool}_{len(a)}.pt"
         fid = float(kept(path, lambda m=measure: torch.tensor(m(a, b), dtype=torch.float64)))
         rows.append({"tool": tool, "fid": fid, "kid": KIDS[tool](a, b) if tool in KIDS else None})
-    return [*rows, {"tool": "singular values", "fid": exact_fid(a, b), "kid": None}]
+    return rows
 
 
 def twins(features: Features) -> list[dict]:
@@ -433,17 +455,21 @@ def published(weights: Path, examples: Path | None) -> list[dict]:
     ]
 
 
+def width(row: dict) -> int:
+    """Read the width of the images of a row."""
+    return int(row["size"].split(" ")[0])
+
+
 def why(row: dict) -> str:
     """Say what a tool does otherwise at a size."""
-    width = int(row["size"].split(" ")[0])
     resize = {
-        "torchmetrics": "half-pixel centres" + (", antialiased" if width > 299 else ""),
+        "torchmetrics": "half-pixel centres" + (", antialiased" if width(row) > 299 else ""),
         "pytorch-fid": "half-pixel centres",
-        "clean-fid": "bicubic, half-pixel centres" + (", antialiased" if width > 299 else ""),
+        "clean-fid": "bicubic, half-pixel centres" + (", antialiased" if width(row) > 299 else ""),
     }
-    if row["tool"] in ("ours", "torch-fidelity"):
-        return {"ours": "eigenvalues against singular values", "torch-fidelity": "order of float32 sums"}[row["tool"]]
-    reasons = [resize[row["tool"]]] if width != 299 else []
+    if row["tool"] in (PLAIN, "torch-fidelity"):
+        return {PLAIN: "our features", "torch-fidelity": "order of float32 sums"}[row["tool"]]
+    reasons = [resize[row["tool"]]] if width(row) != 299 else []
     reasons += ["255 becomes 1, not 127/128"] if row["tool"] == "pytorch-fid" else []
     return "; ".join(reasons) or "nothing to resize"
 
@@ -474,13 +500,13 @@ def tables(results: dict) -> dict[str, str]:
                 r["size"], r["tool"], str(r["images"]), shown(r["fid"]), shown(r["our_fid"]),
                 relative(r["fid"], r["our_fid"]), shown(r["kid"]), shown(r["our_kid"]),
                 relative(r["kid"], r["our_kid"]), f"{r['features']:.1e}", why(r),
-            ] for r in whole],
+            ] for r in sorted(whole, key=width)],
         ),
         "equal features": grid(
             ["functions of", "FID", "relative", "KID", "relative"],
             [[
                 r["tool"], f"{r['fid']:.9g}", relative(r["fid"], equal[-1]["fid"]), shown(r["kid"]),
-                relative(r["kid"], equal[0]["kid"]),
+                relative(r["kid"], equal[-1]["kid"]),
             ] for r in equal],
         ),
         "twins": grid(
@@ -492,7 +518,7 @@ def tables(results: dict) -> dict[str, str]:
             ["score", "size", "tool", "its mean", "our mean", "largest difference of a pair"],
             [[
                 r["score"], r["size"], r["tool"], f"{r['theirs']:.7g}", f"{r['ours']:.7g}", f"{r['largest']:.1e}"
-            ] for r in sorted(results["pairwise"], key=lambda row: row["score"])],
+            ] for r in sorted(results["pairwise"], key=lambda row: (row["score"], width(row)))],
         ),
         "published": grid(
             ["picture", "published", "ours"],
@@ -523,7 +549,7 @@ def conformance(
     pictures: Path,
     weights: Path,
     images: int = 256,
-    few: int = 64,
+    few: int = 256,
     others: int = 256,
     examples: Path | None = None,
     keep: Path | None = None,
@@ -537,16 +563,21 @@ def conformance(
         few: Pictures of each side at the other sizes, a multiple of 32.
         others: Pictures of each side at the first three sizes for the tools that are known to differ.
         examples: Folder of ``ex_ref.png``, ``ex_p0.png`` and ``ex_p1.png`` from the page of the authors of LPIPS.
-        keep: Folder of what was computed; by default one in the temporary folder.
+        keep: Folder of what was computed, to be emptied when our networks change; by default a temporary one,
+            named after the weights and the pictures.
     """
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
-    keep = keep or Path(tempfile.gettempdir()) / "lightning_avatars_conformance"
-    keep.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(0)  # torchmetrics and clean-fid draw the order of the images of KID
+    np.random.seed(0)  # which clean-fid draws from
     file = weights / "inception-2015-12-05-features.safetensors"
+    source = hashlib.sha256(f"{file_hash(file)} {find(pictures).fingerprint()}".encode()).hexdigest()[:12]
+    keep = keep or Path(tempfile.gettempdir()) / f"lightning_avatars_conformance_{source}"
+    keep.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
         temporary = Path(name)
         features = Features(pictures, tools(file, temporary), keep)
-        counts = {tool: (images if tool in ("ours", "torch-fidelity") else others, few) for tool in FIDS}
+        counts = {PLAIN: (images, few), "torch-fidelity": (images, few)}
+        counts |= {tool: (others, few) for tool in ("torchmetrics", "pytorch-fid", "clean-fid")}
         results = {
             "versions": versions(),
             "hardware": f"{torch.get_num_threads()} CPU cores ({platform.machine()})",

@@ -7,6 +7,7 @@ What an extractor says of the pictures is kept in the cache folder, so that a ru
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import os
@@ -271,6 +272,8 @@ def scores(faces: Faces, extractor: Extractor, seed: int) -> Rows:
             seen = (Compared if start else Distribution)(extractor, faces.count, CPU)
             seen.update(torch.arange(faces.count), description)
             found = {called(extractor, k): estimate for k, estimate in seen.estimates(against).items()}
+            del seen
+            gc.collect()  # metrics hold themselves, and hundreds of megabytes
         if not start:
             intervals = {kind: jackknife(less, value) for kind, (value, less) in found.items()}
             start = {kind: float(value) for kind, (value, _) in found.items()}
@@ -302,7 +305,7 @@ def pairs(faces: Faces, perceptual: list[LPIPS], seed: int) -> Rows:
     pictures = faces.pictures(faces.chosen)
     for name in [n for n, d in DISTORTIONS.items() if d.apply is not None]:
         for level in levels(name):
-            seen = Pairs(faces.count, (64, 64), perceptual, None, CPU)
+            seen = Pairs(faces.count, 64, perceptual, None, CPU)
             for where in shares(faces.count, BLOCK):
                 images = torch.as_tensor(pictures.read(where))
                 made = distort(name, level, images, derive(seed, name, where.start))

@@ -61,6 +61,12 @@ class SampleQuality(Callback):
         self.count = default_count(self.real) if self.images is None else self.images
         check_counts(self.count, self.real)
 
+    def state_dict(self) -> dict[str, bool]:
+        return {"scored": self.scored}
+
+    def load_state_dict(self, state_dict: dict[str, bool]) -> None:
+        self.scored = state_dict["scored"]
+
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.due(trainer, pl_module):
             self.evaluate(trainer, pl_module, "val")

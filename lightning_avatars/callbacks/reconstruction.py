@@ -9,9 +9,9 @@ from lightning_avatars.callbacks.results import publish
 from lightning_avatars.data.base import Split
 from lightning_avatars.data.pictures import StorePictures
 from lightning_avatars.evaluation.extractors import load_extractor, load_extractors, load_perceptual
-from lightning_avatars.evaluation.reconstructions import Judges, score_sets
+from lightning_avatars.evaluation.real import BLOCK, spread
+from lightning_avatars.evaluation.reconstructions import Judges, makes_something, score_sets
 from lightning_avatars.evaluation.scores import check_enough
-from lightning_avatars.families.base import GenerativeModule
 from lightning_avatars.metrics.lpips import Backbone
 
 MOST = 2_000
@@ -30,6 +30,7 @@ class ReconstructionQuality(Callback):
         extractors: Names or paths of extractors; by default the recogniser that suits the data.
         perceptual: LPIPS networks; their weights must be there (``lightning-avatars weights``).
         identity: Name or path of an extractor that recognises faces, such as arcface.
+        block: Pictures shown at a time.
         enabled: Whether to score at all.
     """
 
@@ -39,18 +40,15 @@ class ReconstructionQuality(Callback):
         extractors: str | list[str] | None = None,
         perceptual: Backbone | list[Backbone] | None = None,
         identity: str | None = None,
+        block: int = BLOCK,
         enabled: bool = True,
     ) -> None:
         self.images, self.names, self.perceptual = images, extractors, perceptual
-        self.identity, self.enabled = identity, enabled
+        self.identity, self.block, self.enabled = identity, block, enabled
         self.judges: Judges | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        makes_nothing = (
-            not isinstance(pl_module, GenerativeModule)
-            or type(pl_module).evaluation_sets is GenerativeModule.evaluation_sets
-        )
-        if not self.enabled or stage == "predict" or makes_nothing:
+        if not self.enabled or stage == "predict" or not makes_something(pl_module):
             return
         data = trainer.datamodule
         self.judges = self.judges or Judges(
@@ -59,7 +57,7 @@ class ReconstructionQuality(Callback):
             load_extractor(self.identity) if self.identity else None,
         )
         split: Split = "test" if stage == "test" else "val"
-        check_enough(len(data.store.split(split)[: self.images]), f"pictures of the {split} split are shown")
+        check_enough(min(self.images, len(data.store.split(split))), f"pictures of the {split} split are shown")
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.evaluate(trainer, pl_module, "val")
@@ -73,6 +71,7 @@ class ReconstructionQuality(Callback):
             return
         self.judges.to(module.device)
         data = trainer.datamodule
-        pictures = StorePictures(data.store, data.store.split(split)[: self.images], data.dataset.name)
-        for found in score_sets(module, pictures, split, self.judges, track=tracker(trainer)):
+        index = data.store.split(split)
+        pictures = StorePictures(data.store, index[spread(len(index), self.images).numpy()], data.dataset.name)
+        for found in score_sets(module, pictures, split, self.judges, self.block, tracker(trainer)):
             publish(trainer, module, split, found.result)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_avatars.callbacks.run import Run
 from lightning_avatars.data.pictures import StorePictures
+from lightning_avatars.disk import spared
 from lightning_avatars.evaluation.passport import device_name, facts_of, versions
 from lightning_avatars.evaluation.scores import Result, Score, read_results, write_results
 from lightning_avatars.families.base import FaceModule
@@ -30,7 +32,6 @@ class RecognitionQuality(Callback):
         if isinstance(module, Recognition):
             metrics = trainer.callback_metrics.items()
             scores = {k.removeprefix(f"{stage}/"): Score(float(v)) for k, v in metrics if k.startswith(f"{stage}/")}
-            data = trainer.datamodule
             data = trainer.datamodule
             passport = {
                 "images": len(data.store.split(stage)),
@@ -52,6 +53,7 @@ def publish(trainer: Trainer, module: FaceModule, stage: str, result: Result) ->
                 )
     module.log_clock()
     keep(trainer, module, stage, result)
+    gc.collect()  # metrics hold themselves, and in some features hundreds of megabytes
 
 
 def keep(trainer: Trainer, module: FaceModule, stage: str, result: Result) -> None:
@@ -63,7 +65,8 @@ def keep(trainer: Trainer, module: FaceModule, stage: str, result: Result) -> No
     same = [r for r in kept if (r["stage"], r["images_seen"], r["set"]) == (stage, module.images_seen, result.set)]
     training = training_speed(trainer, module) or next((r["training"] for r in same), None)
     facts: dict[str, Any] = {"stage": stage, "images_seen": module.images_seen, "training": training}
-    write_results(path, [*(r for r in kept if r not in same), facts | result.plain()])
+    with spared(f"the scores in {path}"):
+        write_results(path, [*(r for r in kept if r not in same), facts | result.plain()])
 
 
 def kept_results(path: Path) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lightning_avatars.data.store import Store, build
+from lightning_avatars.data.workers import live_with_parent
 from lightning_avatars.seeding import uniform_at
 
 Split = Literal["train", "val", "test"]
@@ -181,6 +182,11 @@ class Batches(Dataset[Batch]):
         )
 
 
+def end_with_parent(worker: int) -> None:
+    """Let a process that reads ahead end with the training that was killed."""
+    live_with_parent()
+
+
 class FaceData(LightningDataModule):
     """Batches of faces for training and evaluation, from any dataset.
 
@@ -260,5 +266,6 @@ class FaceData(LightningDataModule):
             num_workers=workers,
             pin_memory=cuda,
             persistent_workers=workers > 0,
+            worker_init_fn=end_with_parent if workers else None,
             prefetch_factor=4 if workers else None,
         )

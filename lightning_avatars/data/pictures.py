@@ -24,6 +24,7 @@ class Pictures(ABC):
     name: str  # what a person would call them
     key: str  # hash of their content and preparation
     finite = True  # False where some could not be made
+    block = 250  # how many are read at a time
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -68,6 +69,8 @@ class FolderPictures(Pictures):
         background: Colour under transparent parts.
         names: Some of its files, by default all.
     """
+
+    block = 32  # they may be large
 
     def __init__(self, path: Path, background: str = "white", names: list[str] | None = None) -> None:
         self.path, self.name = path, path.expanduser().name

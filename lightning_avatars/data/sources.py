@@ -108,7 +108,7 @@ class Zip(Source):
         return combined(f"{name}\0{member.file_size}\0{member.CRC}" for name, member in self.opened()[1].items())
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=4)
 def open_zip(path: Path, changed: int, process: int) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
     """Open a zip and list its pictures, once per process: a forked one must not share its parent's file."""
     archive = zipfile.ZipFile(path)

@@ -6,8 +6,8 @@ import torch
 
 from lightning_avatars.data.pictures import Pictures
 from lightning_avatars.evaluation.distribution import Seen
-from lightning_avatars.evaluation.real import PAIRS, Real
-from lightning_avatars.evaluation.scores import Score, named
+from lightning_avatars.evaluation.real import Real
+from lightning_avatars.evaluation.scores import PAIRS, Score, named
 from lightning_avatars.evaluation.track import Track
 from lightning_avatars.metrics.extractors.pixels import Pixels
 from lightning_avatars.metrics.features import FeatureBank

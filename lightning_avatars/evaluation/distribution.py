@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from lightning_avatars.evaluation.real import PAIRS, Against
+from lightning_avatars.evaluation.real import Against
+from lightning_avatars.evaluation.scores import PAIRS
 from lightning_avatars.metrics.class_score import ClassScore
 from lightning_avatars.metrics.extractors.base import Description, Extractor
 from lightning_avatars.metrics.features import FeatureBank
@@ -15,6 +17,8 @@ from lightning_avatars.metrics.frechet import Moments, frechet_to, square_root
 from lightning_avatars.metrics.intervals import BLOCKS, block_counts
 from lightning_avatars.metrics.kernels import mmd
 from lightning_avatars.metrics.neighbours import inner, outer, precision_recall_density_coverage
+
+KINDS = ("fd", "kd", "precision", "recall", "density", "coverage")  # and class_score, where there are classes
 
 Estimate = tuple[Tensor, Tensor]  # a value, and the values without each block
 
@@ -35,16 +39,17 @@ class Distribution:
         extractor: Describes the images.
         count: How many images there will be, over all processes.
         device: Where sums in float64 are kept.
+        blocks: Blocks of the jackknife.
     """
 
-    def __init__(self, extractor: Extractor, count: int, device: torch.device) -> None:
+    def __init__(self, extractor: Extractor, count: int, device: torch.device, blocks: int = BLOCKS) -> None:
         self.extractor, self.count, self.device = extractor, count, device
-        self.moments = Moments(extractor.dim, BLOCKS, count).to(device)
+        self.moments = Moments(extractor.dim, blocks, count).to(device)
         self.bank = FeatureBank(min(count, PAIRS), extractor.dim).to(device)
         self.classes: ClassScore | None = None
         if extractor.classes:
             sizes = [p.shape[1] for p in extractor.class_probabilities(torch.zeros(1, extractor.classes))]
-            self.classes = ClassScore(sizes, count, BLOCKS).to(device)
+            self.classes = ClassScore(sizes, count, blocks).to(device)
 
     def update(self, index: Tensor, description: Description) -> None:
         """Add described images; ``index`` are their places among all, N."""
@@ -57,6 +62,12 @@ class Distribution:
     def estimates(self, real: Against) -> dict[str, Estimate]:
         """Take all scores against real pictures: kind -> value, and the values without each block."""
         features, kernel = self.bank.compute(), self.extractor.kernel
+        if not features.isfinite().all():
+            rank_zero_warn(
+                f"{self.extractor.name} describes some images by numbers that are not finite: its scores are nan"
+            )
+            unknown = features.new_tensor(torch.nan), features.new_full((2,), torch.nan)
+            return dict.fromkeys(KINDS, unknown)
         among = inner(features, kernel, BLOCKS)
         between = outer(features, real.pairs, among, real.among, kernel, BLOCKS)
         counts = block_counts(len(features), BLOCKS).to(self.device)

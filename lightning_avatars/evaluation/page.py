@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -67,6 +68,7 @@ def write_page(
 def sheet(folder: Path, name: str, images: Tensor, caption: str, rows: Sequence[str] = ()) -> str:
     """Write one sheet and return what the page says of it; ``rows`` tell what its rows show."""
     columns = len(images) // len(rows) if rows else min(ROW, len(images))
+    name = re.sub(r"[^\w-]+", "_", name)  # label names may be a stranger's
     save_sheet(images, columns, folder / f"{name}.png")
     width = (columns * (images.shape[3] + 2) + 2) * max(1, SIDE // images.shape[3])
     title = html.escape(name.replace("_", " "))
@@ -77,14 +79,14 @@ def sheet(folder: Path, name: str, images: Tensor, caption: str, rows: Sequence[
 
 def first(pictures: Pictures, count: int) -> Tensor:
     """Read the first pictures as bytes of one size, N 3 H W."""
-    return as_one(pictures.read(slice(0, min(count, len(pictures)))))
+    count = min(count, len(pictures))
+    return as_one([image for i in range(0, count, 32) for image in pictures.read(slice(i, min(i + 32, count)))])
 
 
 def as_one(images: Tensor | list[Tensor]) -> Tensor:
-    """Bring pictures to one size, to be shown side by side."""
-    if isinstance(images, Tensor):
-        return images.cpu().expand(-1, 3, -1, -1)
-    return torch.cat([shown(image) for image in images])
+    """Bring pictures to one size that can be shown side by side."""
+    small = len({image.shape for image in images}) == 1 and max(images[0].shape[1:]) <= 2 * SIDE
+    return torch.cat([image[None].cpu().expand(-1, 3, -1, -1) if small else shown(image) for image in images])
 
 
 def shown(image: Tensor, side: int = SIDE) -> Tensor:
@@ -96,12 +98,14 @@ def shown(image: Tensor, side: int = SIDE) -> Tensor:
 def neighbours(folder: Path, pictures: Pictures, real: RealPictures) -> str:
     """Show what is nearest to a training picture, each above that picture."""
     train, pixels = real.train or real.reference, Pixels()
-    samples = pictures.read(slice(0, min(SEARCHED, len(pictures))))
-    features = Real(pixels, train, on_screen).features
-    distance, index = nearest(pixels(samples).features, features)
-    chosen = distance.argsort()[: min(2, len(samples) // ROW) * ROW].tolist()
+    features, count = Real(pixels, train, on_screen).features, min(SEARCHED, len(pictures))
+    pieces = [slice(i, min(i + pictures.block, count)) for i in range(0, count, pictures.block)]
+    found = [(pixels(images).features, [shown(image) for image in images]) for images in map(pictures.read, pieces)]
+    samples = [image for _, images in found for image in images]
+    distance, index = nearest(torch.cat([described for described, _ in found]), features)
+    chosen = distance.argsort()[: min(2, count // ROW) * ROW].tolist()
     place = spread(len(train), len(features))[index.cpu()[chosen]].tolist()
-    above = torch.cat([shown(samples[i]) for i in chosen])
+    above = torch.cat([samples[i] for i in chosen])
     below = torch.cat([shown(train.read(slice(i, i + 1))[0]) for i in place])
     rows = list(zip(torch.split(above, ROW), torch.split(below, ROW), strict=True))
     return sheet(

@@ -6,11 +6,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_avatars.evaluation.scores import Score, size_name
 from lightning_avatars.metrics import pairwise
 from lightning_avatars.metrics.extractors.base import Extractor
+from lightning_avatars.metrics.features import FeatureBank
 from lightning_avatars.metrics.intervals import mean_interval
 from lightning_avatars.metrics.lpips import LPIPS
 
@@ -45,12 +47,15 @@ class Pairs:
         if pairwise.ms_ssim_defined(side, side):
             self.metrics["ms_ssim"] = pairwise.ms_ssim
         self.networks: dict[str, str] = {}  # score -> whose features it was taken in
-        for network in (network for network in perceptual if side >= network.least_side):
+        for network in perceptual:
+            if side < network.least_side:
+                rank_zero_warn(f"{network.name} needs {network.least_side} pixels a side, images have {side}: left out")
+                continue
             self.metrics[network.name], self.networks[network.name] = network, network.name
         if identity is not None:
             name = identity.score("identity")
             self.metrics[name], self.networks[name] = self.likeness, identity.name
-        self.scores = pairwise.PairScores(count, list(self.metrics)).to(device)
+        self.bank = FeatureBank(count, len(self.metrics), torch.float64).to(device)
 
     def likeness(self, a: Tensor, b: Tensor) -> Tensor:
         """Cosine of the recogniser's features."""
@@ -59,11 +64,12 @@ class Pairs:
 
     def update(self, index: Tensor, made: Tensor, target: Tensor) -> None:
         """Add pairs of bytes, N C H W; ``index`` are their places among all, N."""
-        self.scores.update(index, {name: metric(made, target) for name, metric in self.metrics.items()})
+        scores = [metric(made, target).to(self.bank.device) for metric in self.metrics.values()]
+        self.bank.update(index, torch.stack(scores, 1))
 
     def compute(self) -> dict[str, Tensor]:
         """Scores of every pair by name, N each, in order."""
-        return self.scores.compute()
+        return dict(zip(self.metrics, self.bank.compute().unbind(1), strict=True))
 
 
 def means(values: Mapping[str, Tensor], networks: Mapping[str, str], diverged: bool = False) -> dict[str, Score]:

@@ -2,14 +2,16 @@
 
 A passport has
 
-- ``images``: how many were scored; ``seeds``: of the first and the last of them, where they were drawn;
+- ``images``: how many were scored; ``seeds``: of the first and the last of them, and ``block``: how many at a time,
+  where they were drawn;
 - ``weights``: ``average`` or ``last``; ``truncation_psi``; ``labels``: where they came from; null where there is none;
 - ``rounding``: how images became bytes; null for pictures that were bytes already;
 - ``reference``: the real pictures: ``name``, ``split``, ``images``, and ``key``, a hash of content and preparation;
-  ``held_out`` the same of the pictures that floor and copies are told from, or null;
+  ``train`` and ``held_out`` the same of the pictures that floor and copies are told from, or null; ``pictures`` the
+  same of a folder that was scored;
 - ``extractors``: name -> ``sha256`` of the weights' content, ``resize``, ``precision``, and ``pairs``: how many images
-  and real pictures were compared pair by pair (kernel distance, precision, recall, density, coverage); of networks
-  that judge images one by one (LPIPS, identity) the hash alone;
+  and real pictures were compared pair by pair (kernel distance, precision, recall, density, coverage), and
+  ``without_classes``: why there is no class score, or null; of networks that judge images one by one the first two;
 - ``device`` and ``versions``.
 """
 
@@ -24,12 +26,13 @@ import torch
 
 import lightning_avatars
 from lightning_avatars.data.pictures import Pictures
-from lightning_avatars.evaluation.real import PAIRS
+from lightning_avatars.evaluation.scores import PAIRS
 from lightning_avatars.metrics.extractors.base import Extractor
 
 ROUNDING = "(x + 1) * 127.5, rounded, clamped to 0 … 255"
 
 
+COPIES = "pixels"  # what copies are looked for in
 NOT_ALWAYS = ("rounding", "truncation_psi", "labels")  # samples have them, pictures from elsewhere don't
 
 
@@ -90,5 +93,8 @@ def depended_on(extractor: str | None, passport: Mapping[str, Any]) -> dict[str,
     fields |= {f"reference.{field}": reference.get(field) for field in ("key", "split")}
     if extractor is None:
         return fields
+    if extractor == COPIES:
+        told_from = {side: passport.get(side) or {} for side in ("train", "held_out")}
+        fields |= {f"{side}.key": facts.get("key") for side, facts in told_from.items()}
     facts = (passport.get("extractors") or {}).get(extractor) or {}
     return fields | {f"extractors.{extractor}.{k}": facts.get(k) for k in ("sha256", "resize", "precision", "pairs")}

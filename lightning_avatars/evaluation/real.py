@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_avatars.data.pictures import Pictures
+from lightning_avatars.evaluation.scores import PAIRS
 from lightning_avatars.evaluation.statistics import cached
 from lightning_avatars.evaluation.track import Track
 from lightning_avatars.metrics.extractors.base import Extractor
@@ -17,7 +18,6 @@ from lightning_avatars.metrics.frechet import Moments, square_root
 from lightning_avatars.metrics.neighbours import Inner, inner
 from lightning_avatars.metrics.processes import exact, shares
 
-PAIRS = 10_000  # images that are compared pair by pair, at most
 KEPT_BYTES = 2**28  # of features of real pictures; beyond that, of pictures at even distances
 BLOCK = 250  # pictures read at a time
 
@@ -46,10 +46,11 @@ class Real:
     def __init__(self, extractor: Extractor, pictures: Pictures, track: Track) -> None:
         self.extractor, self.pictures, self.track = extractor, pictures, track
         self.device = exact(extractor.device)
+        kind = type(extractor)
         self.facts: dict[str, object] = {
-            "pictures": pictures.key, "extractor": extractor.name, "weights": extractor.sha256,
-            "resize": extractor.resize, "precision": extractor.precision, "classes": extractor.classes,
-            "kept": KEPT_BYTES,
+            "pictures": pictures.key, "class": f"{kind.__module__}.{kind.__qualname__}", "extractor": extractor.name,
+            "weights": extractor.sha256, "resize": extractor.resize, "precision": extractor.precision,
+            "classes": extractor.classes, "kept": KEPT_BYTES,
         }  # fmt: skip
 
     @cached_property
@@ -87,7 +88,7 @@ class Real:
         moments, bank = Moments(dim).to(self.device), FeatureBank(len(chosen), dim).to(self.device)
         logits = FeatureBank(len(chosen), self.extractor.classes).to(self.device)
         for where in self.track(
-            list(shares(count, BLOCK)), f"Describing {self.pictures.name} by {self.extractor.name}"
+            list(shares(count, self.pictures.block)), f"Describing {self.pictures.name} by {self.extractor.name}"
         ):
             described = self.extractor(self.pictures.read(where))
             moments.update(described.features)
@@ -97,6 +98,11 @@ class Real:
             if described.logits is not None:
                 logits.update(places[kept], described.logits.cpu()[kept])
         mean, covariance = moments.compute()
+        if not (mean.isfinite().all() and covariance.isfinite().all()):
+            raise ValueError(
+                f"{self.extractor.name} describes some of {self.pictures.name} by numbers that are not finite: its "
+                "weights are broken; give another extractor"
+            )
         known = {"mean": mean, "covariance": covariance, "features": bank.compute()}
         return known | ({"logits": logits.compute()} if self.extractor.classes else {})
 

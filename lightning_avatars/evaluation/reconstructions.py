@@ -6,9 +6,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import PurePosixPath
 from typing import Any
 
 import torch
+from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
@@ -46,8 +48,15 @@ class Judges:
         """Tell of all networks what scores depend on."""
         facts: dict[str, Any] = {network.name: {"sha256": network.sha256} for network in self.perceptual}
         if self.identity is not None:
-            facts[self.identity.name] = {"sha256": self.identity.sha256}
+            facts[self.identity.name] = {"sha256": self.identity.sha256, "resize": self.identity.resize}
         return facts | {e.name: extractor_facts(e, images, images) for e in self.extractors}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        networks = (*self.extractors, *self.perceptual, *([self.identity] if self.identity is not None else []))
+        tensors = (tensor for network in networks for tensor in (*network.parameters(), *network.buffers()))
+        return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
     def to(self, device: torch.device) -> None:
         """Move all networks to a device."""
@@ -63,7 +72,7 @@ class Judged:
         self.pairs = Pairs(*judged) if first.target is not None else None
         self.compared = first.target is not None or first.reference is not None
         self.made = [Distribution(e, count, device) for e in judges.extractors if self.compared]
-        self.real = [Distribution(e, count, device) for e in judges.extractors if self.compared]
+        self.real = [Distribution(e, count, device, blocks=1) for e in judges.extractors if self.compared]
         self.finite = torch.ones((), device=device)
 
     def update(self, index: Tensor, found: EvaluationSet) -> None:
@@ -91,6 +100,13 @@ class SetScores:
     result: Result
     values: dict[str, Tensor]
     look: Callable[[int], tuple[Tensor, Tensor]]
+
+
+def makes_something(module: LightningModule) -> bool:
+    """Tell whether a module makes something of pictures, and not samples alone."""
+    if not isinstance(module, GenerativeModule):
+        return False
+    return type(module).evaluation_sets is not GenerativeModule.evaluation_sets
 
 
 @torch.no_grad()
@@ -176,21 +192,28 @@ def score_folder_pairs(
     started = time.monotonic()
     if not isinstance(reference, FolderPictures):
         raise ValueError("pairs are pictures of the same name in two folders: give --reference a folder or zip")
-    both = sorted(set(pictures.names) & set(reference.names))
+    mine, theirs = by_stem(pictures), by_stem(reference)
+    both = sorted(mine.keys() & theirs.keys())
     if not both:
         raise ValueError(
             f"no picture of {pictures.path} has the name of one in {reference.path}: {pictures.names[0]!r} and "
-            f"{reference.names[0]!r}, for two; pairs need the same names"
+            f"{reference.names[0]!r}, for two; pairs need the same names, suffixes apart"
         )
 
     def look(index: int) -> tuple[Tensor, Tensor]:
-        made, target = (folder.one(both[index]) for folder in (pictures, reference))
+        made, target = pictures.one(mine[both[index]]), reference.one(theirs[both[index]])
         if made.shape != target.shape:
             sizes = " and ".join(f"{p.shape[2]} x {p.shape[1]}" for p in (made, target))
-            raise ValueError(f"{both[index]} is {sizes} pixels in the two folders; pairs must be of one size")
+            raise ValueError(f"{mine[both[index]]} is {sizes} pixels in the two folders; pairs must be of one size")
         return made, target
 
-    scored = Pairs(len(both), pictures.least_side(both), judges.perceptual, judges.identity, torch.device("cpu"))
+    scored = Pairs(
+        len(both),
+        pictures.least_side([mine[stem] for stem in both]),
+        judges.perceptual,
+        judges.identity,
+        torch.device("cpu"),
+    )
     for where in track(list(shares(len(both), 1)), "Scoring pairs"):
         made, target = look(where.start)
         scored.update(torch.tensor([where.start]), made[None], target[None])
@@ -199,11 +222,19 @@ def score_folder_pairs(
         "images": len(both), "seeds": None, "weights": None, "truncation_psi": None, "labels": None,
         "rounding": None, "reference": facts_of(reference), "held_out": None,
         "extractors": replace(judges, extractors=()).facts(len(both)),
-        "device": device_name(torch.device("cpu")), "versions": versions(),
+        "device": device_name(judges.device), "versions": versions(),
     }  # fmt: skip
     return SetScores(
         Result("pairs", means(values, scored.networks), {}, time.monotonic() - started, facts), values, look
     )
+
+
+def by_stem(folder: FolderPictures) -> dict[str, str]:
+    """Name without suffix -> name; raise where two pictures would be one."""
+    names = {str(PurePosixPath(name).with_suffix("")): name for name in folder.names}
+    if len(names) < len(folder.names):
+        raise ValueError(f"{folder.path} has pictures whose names differ in the suffix alone; pairs can't be told")
+    return names
 
 
 def batch_of(pictures: StorePictures, where: slice, device: torch.device) -> Batch:

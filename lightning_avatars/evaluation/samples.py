@@ -1,4 +1,11 @@
-"""Scores of a generator's samples, or of any pictures, against real ones."""
+"""Scores of a generator's samples, or of any pictures, against real ones.
+
+How a score comes about: pictures are read block by block and described by extractors. ``distribution`` adds up what is
+described; ``copies`` and ``LabelCheck`` look at the same blocks. ``real`` knows the real pictures in an extractor's
+features, from the cache that ``statistics`` keeps, and ``metrics/`` has the mathematics. ``scores`` names the results
+and writes them, ``passport`` says what they depend on. ``reconstructions`` and ``pairs`` do the same for what is made
+of pictures one by one.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +27,7 @@ from lightning_avatars.data.splits import SPLITS
 from lightning_avatars.evaluation.copies import CopyCheck
 from lightning_avatars.evaluation.distribution import Distribution, Seen
 from lightning_avatars.evaluation.passport import ROUNDING, device_name, extractor_facts, facts_of, versions
-from lightning_avatars.evaluation.real import BLOCK, Real
+from lightning_avatars.evaluation.real import BLOCK, Real, spread
 from lightning_avatars.evaluation.scores import FEWEST, Result, Score, check_enough, named, size_name
 from lightning_avatars.evaluation.statistics import cached
 from lightning_avatars.evaluation.track import Track, on_screen
@@ -123,6 +130,12 @@ def check_counts(count: int, real: RealPictures) -> None:
     check_enough(len(real.reference), f"real pictures of {real.reference.name} are there to compare with")
 
 
+def draw_for(module: GenerativeModule, real: RealPictures, count: int, truncation_psi: float = 1.0) -> Drawn:
+    """Draw samples as they are scored: with labels of all pictures, where they have the module's labels."""
+    known = list(real.label_names) == module.label_names
+    return Drawn(module, count, truncation_psi, real.label_rows if known else None)
+
+
 def score_samples(
     module: GenerativeModule,
     real: RealPictures,
@@ -143,14 +156,13 @@ def score_samples(
         block: Images drawn at a time; blocks are spread over processes, so that the images don't depend on those.
         track: Shows how far it is.
     """
-    matching = module.conditional and list(real.label_names) == module.label_names
-    drawn = Drawn(module, count, truncation_psi, real.label_rows if matching else None)
+    drawn = draw_for(module, real, count, truncation_psi)
     facts = {
         "seeds": [0, count - 1],
         "block": block,
         "weights": "average" if module.averaged else "last",
         "truncation_psi": truncation_psi,
-        "labels": ("all pictures" if matching else "training pictures") if module.conditional else None,
+        "labels": ("training pictures" if drawn.label_rows is None else "all pictures") if module.conditional else None,
         "rounding": ROUNDING,
     }
     return score(drawn, real, extractors, facts, block, track, module.label_names if module.conditional else [])
@@ -159,7 +171,7 @@ def score_samples(
 def score_pictures(
     pictures: Pictures, real: RealPictures, extractors: Sequence[Extractor], track: Track = on_screen
 ) -> Result:
-    """Score pictures that are there already."""
+    """Score pictures that are there already, in an order that has nothing to do with what they show."""
     facts = {
         "seeds": None,
         "weights": None,
@@ -168,7 +180,7 @@ def score_pictures(
         "rounding": None,
         "pictures": facts_of(pictures),
     }
-    return score(pictures, real, extractors, facts, BLOCK, track, [])
+    return score(pictures, real, extractors, facts, pictures.block, track, [])
 
 
 def score(
@@ -201,12 +213,13 @@ def score(
     if diverged:
         rank_zero_warn(f"some {pictures.name} are not finite: the generator has diverged, its scores are nan")
     for extractor in (e for e in extractors if e.without_classes):
-        rank_zero_warn(f"{extractor.score('class_score')} is not told: {extractor.without_classes}")
+        rank_zero_warn(f"no {extractor.score('class_score')!r} score: {extractor.without_classes}")
     scores = {name: found for part in parts for name, found in part.scores(bool(diverged)).items()}
     passport = {
         "images": count,
         **facts,
         "reference": facts_of(real.reference, real.split),
+        "train": facts_of(real.train, "train"),
         "held_out": facts_of(real.held_out),
         "extractors": {
             e.name: extractor_facts(e, count, len(real.reference))
@@ -283,8 +296,11 @@ def floors(held_out: Real, reference: Real, count: int) -> dict[str, float]:
 
     def score() -> dict[str, Tensor]:
         seen, logits = Distribution(held_out.extractor, count, held_out.device), held_out.described.get("logits")
+        chosen = spread(len(held_out.features), count).to(
+            held_out.device
+        )  # pictures may stand in an order that matters
         for where in shares(count, BLOCK):
-            described = Description(held_out.features[where], None if logits is None else logits[where])
+            described = Description(held_out.features[chosen[where]], None if logits is None else logits[chosen[where]])
             seen.update(torch.arange(where.start, where.stop), described)
         return {kind: value for kind, (value, _) in seen.estimates(reference.against).items()}
 

@@ -28,6 +28,10 @@ from lightning_avatars.metrics.intervals import jackknife
 
 SCHEMA = 2
 ENTRY = {"stage", "images_seen", "set", "scores", "passport"}
+PAIRS = 10_000  # images that are compared pair by pair, at most
+OF_ALL = ("fd", "class_score")  # kinds of scores that are told from all images, whatever their number
+LEAST = {"fd": 0.0, "class_score": 1.0} | dict.fromkeys(("precision", "recall", "density", "coverage"), 0.0)
+MOST = dict.fromkeys(("precision", "recall", "coverage"), 1.0)
 FEWEST = 10  # images of which a score can be told
 
 
@@ -90,7 +94,7 @@ def named(
     floor: Mapping[str, float],
     diverged: bool,
 ) -> dict[str, Score]:
-    """Give scores in an extractor's features their names, intervals and floors.
+    """Give scores in an extractor's features their names, intervals (cut to what is possible) and floors.
 
     Args:
         estimates: Kind -> value, and the values without each block.
@@ -99,12 +103,16 @@ def named(
         floor: Kind -> what as many real pictures score.
         diverged: Whether some images were not finite: then there is no score.
     """
-    return {
-        f"{extractor.score(kind)}_{size_name(count)}": Score(
-            math.nan if diverged else float(value), jackknife(less, value), floor.get(kind), extractor.name
+    scores = {}
+    for kind, (value, less) in estimates.items():
+        compared = count if kind in OF_ALL else min(count, PAIRS)
+        low, high = (
+            min(max(end, LEAST.get(kind, -math.inf)), MOST.get(kind, math.inf)) for end in jackknife(less, value)
         )
-        for kind, (value, less) in estimates.items()
-    }
+        scores[f"{extractor.score(kind)}_{size_name(compared)}"] = Score(
+            math.nan if diverged else float(value), (low, high), floor.get(kind), extractor.name
+        )
+    return scores
 
 
 def size_name(count: int) -> str:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
 from filelock import FileLock, Timeout
+from lightning.pytorch.utilities import rank_zero_warn
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lightning_avatars.data.cache import cache_root, writing
+from lightning_avatars.data.cache import cache_root
 from lightning_avatars.metrics.processes import add_up, rank_and_world
 
 PATIENCE = 300  # seconds
@@ -42,23 +43,33 @@ def cached(
         return kept
     first = rank_and_world()[0] == 0
     lock = FileLock(path.with_suffix(".lock"))
-    if first:
-        with writing(path.parent):
+    if first:  # what the cache spares is work; a run goes on without it
+        with told(path), suppress(Timeout):  # sooner than the other processes lose patience
             path.parent.mkdir(parents=True, exist_ok=True)
-            with suppress(Timeout):  # sooner than the other processes lose patience; it only saves work
-                lock.acquire(timeout=PATIENCE)
+            lock.acquire(timeout=PATIENCE)
     try:
         kept = everyones(path, text, device)  # another run may have been quicker
         if kept is not None:
             return kept
         tensors = compute()
-        if first:
-            save(tensors, path, text)
-        if everyones(path, text, device) is None and read(path, text) is None:  # a machine with a disk of its own
-            save(tensors, path, text)
+        with told(path):
+            if first:
+                save(tensors, path, text)
+        if everyones(path, text, device) is None and read(path, text) is None and not first:
+            with told(path):  # a machine with a disk of its own
+                save(tensors, path, text)
         return tensors
     finally:
         lock.release()
+
+
+@contextmanager
+def told(path: Path) -> Iterator[None]:
+    """Say that the cache can't be written, and go on."""
+    try:
+        yield
+    except OSError as error:
+        rank_zero_warn(f"what scores need of real pictures can't be kept in {path.parent}, and is made anew: {error}")
 
 
 def everyones(path: Path, facts: str, device: torch.device) -> dict[str, Tensor] | None:
@@ -92,11 +103,11 @@ def checksum(tensors: dict[str, Tensor]) -> str:
 def save(tensors: dict[str, Tensor], path: Path, facts: str) -> None:
     """Write tensors under a temporary name and rename the file."""
     temporary = path.with_suffix(f".{os.getpid()}.part")
-    with writing(path.parent):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            kept = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-            save_file(kept, temporary, {"facts": facts, "content": checksum(kept)})
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    kept = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+    try:
+        save_file(kept, temporary, {"facts": facts, "content": checksum(kept)})
+        temporary.replace(path)
+    except SafetensorError as error:  # its word for what the disk said
+        raise OSError(str(error)) from error
+    finally:
+        temporary.unlink(missing_ok=True)

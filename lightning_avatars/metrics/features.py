@@ -15,15 +15,16 @@ class FeatureBank(Metric):
     Args:
         count: Images.
         dim: Length of the features.
+        dtype: Kind of numbers that are kept.
     """
 
     full_state_update = False
     features: Tensor
     filled: Tensor
 
-    def __init__(self, count: int, dim: int) -> None:
+    def __init__(self, count: int, dim: int, dtype: torch.dtype = torch.float32) -> None:
         super().__init__(dist_sync_fn=total)
-        self.add_state("features", torch.zeros(count, dim), "sum")
+        self.add_state("features", torch.zeros(count, dim, dtype=dtype), "sum")
         self.add_state("filled", torch.zeros(count, dtype=torch.int64), "sum")
 
     def update(self, index: Tensor, features: Tensor) -> None:
@@ -50,12 +51,6 @@ class FeatureBank(Metric):
                 "than once: every image must be described once, by one process"
             )
         return self.features
-
-    @property
-    def finite(self) -> bool:
-        """Whether all features are finite numbers; as ``compute``, to be asked for by all processes."""
-        features: Tensor = self.compute()
-        return bool(features.isfinite().all())
 
 
 def check_index(index: Tensor, count: int) -> None:

@@ -75,6 +75,7 @@ class LPIPS(nn.Module):
                 f"{self.name} needs images of at least {self.least_side} x {self.least_side} pixels, got "
                 f"{a.shape[2]} x {a.shape[3]}"
             )
+        a, b = (images.to(self.get_buffer("head0").device) for images in (a, b))
         with torch.autocast(a.device.type, enabled=False), full_float32():
             return in_chunks(self.distances, a, b)
 

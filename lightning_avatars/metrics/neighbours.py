@@ -111,7 +111,7 @@ def outer(
             covered[block, columns] |= dense.any(0)
             recalled[block, columns] |= (near >= sample_reach[rows]).any(0)
         inside[block] += within.sum()
-    found = recalled.T.int(), covered.T.int()
+    found = recalled.T.int().contiguous(), covered.T.int().contiguous()
     add_up(sums, inside, density, *found)
     return Outer(counts, sums, inside, density, *(times > 0 for times in found))
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics import Metric
 
-from lightning_avatars.metrics.processes import exact, total
+from lightning_avatars.metrics.processes import exact
 
 RADIUS, SIGMA = 5, 1.5  # SSIM's window, 11 x 11
 C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
@@ -25,7 +24,7 @@ def mse(a: Tensor, b: Tensor) -> Tensor:
         a: Images of bytes, N C H W with 1 or 3 channels.
         b: Images of the same shape.
     """
-    return squared_difference(a, b) / (255**2 * a.shape[1:].numel())
+    return in_chunks(squared_difference, a, b) / (255**2 * a.shape[1:].numel())
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
@@ -38,7 +37,7 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
         a: Images of bytes, N C H W with 1 or 3 channels.
         b: Images of the same shape.
     """
-    return 10 * torch.log10(255**2 * a.shape[1:].numel() / squared_difference(a, b).clamp(min=1))
+    return 10 * torch.log10(255**2 * a.shape[1:].numel() / in_chunks(squared_difference, a, b).clamp(min=1))
 
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:
@@ -100,59 +99,6 @@ def identity_similarity(a: Tensor, b: Tensor) -> Tensor:
     if a.shape != b.shape or a.ndim != 2:
         raise ValueError(f"features of pairs must be N x D and as many, got {tuple(a.shape)} and {tuple(b.shape)}")
     return F.cosine_similarity(a.to(exact(a.device)).double(), b.to(exact(b.device)).double())
-
-
-class PairScores(Metric):
-    """Scores of every image by its number; each process fills in those of its own images.
-
-    The rows that other processes fill in are zeros, so the sum over processes is the whole, in order.
-
-    Args:
-        count: Images in all.
-        names: Names of the scores.
-    """
-
-    full_state_update = False
-    values: Tensor
-    filled: Tensor
-
-    def __init__(self, count: int, names: Sequence[str]) -> None:
-        super().__init__(dist_sync_fn=total)
-        if count < 1 or not names:
-            raise ValueError(f"needs at least one image and one score, got {count} images and scores {list(names)}")
-        self.count, self.names = count, list(names)
-        self.add_state("values", torch.zeros(count, len(names), dtype=torch.float64), "sum")
-        self.add_state("filled", torch.zeros(count, dtype=torch.float64), "sum")
-
-    def update(self, index: Tensor, scores: dict[str, Tensor]) -> None:
-        """Fill in scores of images.
-
-        Args:
-            index: Numbers of the images, N, each below ``count``.
-            scores: N numbers by name, of exactly the scores that were announced.
-        """
-        if sorted(scores) != sorted(self.names):
-            raise ValueError(f"got scores {sorted(scores)}, expected {sorted(self.names)}")
-        if len(index) and not (int(index.min()) >= 0 and int(index.max()) < self.count):
-            raise ValueError(f"images {int(index.min())} … {int(index.max())} are not all among 0 … {self.count - 1}")
-        device = self.values.device
-        index = index.to(device)
-        self.values[index] = torch.stack([scores[name].to(device).double() for name in self.names], 1)
-        self.filled.index_add_(0, index, torch.ones(len(index), dtype=torch.float64, device=device))
-
-    def compute(self) -> dict[str, Tensor]:
-        """Return the scores of all images by name, N each, in the order of their numbers.
-
-        Raises:
-            ValueError: An image was not scored, or more than once.
-        """
-        wrong = (self.filled != 1).nonzero()[:, 0].tolist()
-        if wrong:
-            raise ValueError(
-                f"{len(wrong)} of {self.count} images were not scored exactly once; the first is image {wrong[0]}, "
-                f"scored {int(self.filled[wrong[0]])} times"
-            )
-        return dict(zip(self.names, self.values.unbind(1), strict=True))
 
 
 def check(a: Tensor, b: Tensor) -> None:

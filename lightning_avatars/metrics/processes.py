@@ -23,7 +23,8 @@ def shares(count: int, size: int) -> Iterator[slice]:
 
 
 def add_up(*tensors: Tensor) -> None:
-    """Replace tensors by their sums over all processes, in place."""
+    """Replace tensors by their sums over all processes, in place; they must be contiguous, as NCCL demands."""
+    assert all(tensor.is_contiguous() for tensor in tensors)
     if rank_and_world()[1] > 1:
         for tensor in tensors:
             dist.all_reduce(tensor)

@@ -85,6 +85,15 @@ VGG16_FEATURES = Weights(
 )
 
 
+ARCFACE = Weights(
+    "arcface",
+    "w600k_mbf.onnx",
+    "9cc6e4a75f0e2bf0b1aed94578f144d15175f357bdc05e815e5c4a02b319eb4f",
+    None,
+    "identity_arcface: InsightFace's buffalo_s, for research that is not commercial",
+)
+
+
 def weights_folder() -> Path:
     """Return the folder that weights are looked for in."""
     return cache_root() / "weights"

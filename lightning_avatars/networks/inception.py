@@ -182,7 +182,8 @@ def load_inception(tensors: Mapping[str, Tensor]) -> InceptionNet:
     Raises:
         ValueError: They are another network's.
     """
-    network = InceptionNet()
+    with torch.random.fork_rng([]):  # the weights that are drawn here are replaced
+        network = InceptionNet()
     for name, layer in network.named_modules():
         if isinstance(layer, Layer):
             try:

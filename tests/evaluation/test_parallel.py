@@ -15,7 +15,8 @@ import torch.multiprocessing as mp
 from lightning_avatars.callbacks.evaluate import SampleQuality
 from lightning_avatars.callbacks.reconstruction import ReconstructionQuality
 from lightning_avatars.callbacks.run import Run
-from lightning_avatars.evaluation import real, samples
+from lightning_avatars.data.pictures import Pictures
+from lightning_avatars.evaluation import samples
 from lightning_avatars.evaluation.extractors import load_extractor
 from lightning_avatars.evaluation.reconstructions import Judges, score_sets
 from lightning_avatars.evaluation.samples import real_pictures, score_samples
@@ -42,7 +43,7 @@ def work(rank: int, world: int, folder: Path) -> None:
         "WORLD_SIZE": str(world), "GROUP_RANK": "0", "LOCAL_WORLD_SIZE": str(world), "TORCHELASTIC_RUN_ID": "test",
     }  # fmt: skip
     torch.set_num_threads(1)
-    real.BLOCK = samples.BLOCK = BLOCK
+    Pictures.block = samples.BLOCK = BLOCK
     if world > 1:
         dist.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=world)
     found = {}
@@ -103,11 +104,11 @@ def ran(folder: Path, world: int) -> list[dict]:
 def alone(tmp_path_factory):
     """What one process finds."""
     folder = tmp_path_factory.mktemp("1")
-    kept, blocks = dict(os.environ), (real.BLOCK, samples.BLOCK)
+    kept, blocks = dict(os.environ), (Pictures.block, samples.BLOCK)
     work(0, 1, folder)
     os.environ.clear()
     os.environ.update(kept)
-    real.BLOCK, samples.BLOCK = blocks
+    Pictures.block, samples.BLOCK = blocks
     return json.loads((folder / "0.json").read_text())
 
 

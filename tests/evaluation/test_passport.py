@@ -64,7 +64,7 @@ def test_the_fields_say_what_was_done(samples, sets):
     }  # fmt: skip
     assert samples["device"].startswith("cpu") and samples["versions"]["torch"] == torch.__version__
     assert sets["images"] == sets["reference"]["images"] == counts["val"] + counts["test"]
-    assert sets["extractors"]["faces"] == {"sha256": Quadrants().sha256}
+    assert sets["extractors"]["faces"] == {"sha256": Quadrants().sha256, "resize": "mean of quarters"}
     assert sets["weights"] == "last"
 
 

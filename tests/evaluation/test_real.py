@@ -31,7 +31,7 @@ def count(folder) -> int:
 
 @pytest.mark.parametrize("block", [7, 250])
 def test_mean_covariance_and_features_are_those_of_a_direct_computation(folder, monkeypatch, block):
-    monkeypatch.setattr(real, "BLOCK", block)
+    monkeypatch.setattr(Arrays, "block", block)
     images = noise(53)
     found, expected = described(Quadrants(), images), quadrants(images)
     assert torch.equal(found.features, expected)
@@ -102,7 +102,7 @@ def test_other_pictures_weights_resizing_and_kept_sizes_are_other_files(folder, 
 
 def test_of_more_pictures_than_are_kept_all_are_in_the_moments(folder, monkeypatch):
     monkeypatch.setattr(real, "KEPT_BYTES", 12 * 4 * 10)
-    monkeypatch.setattr(real, "BLOCK", 8)
+    monkeypatch.setattr(Arrays, "block", 8)
     images = noise(53)
     found, all_of_them = described(Quadrants(knows=True), images), quadrants(images)
     chosen = spread(53, 10)

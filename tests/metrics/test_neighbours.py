@@ -181,7 +181,6 @@ def figures() -> dict[str, Tensor]:
         "radii": samples.radii,
         "xx": samples.kernel,
         "xy": both.kernel,
-        "finite": torch.tensor(bank.finite),
     }
     found |= {kind: torch.cat([value[None], less]) for kind, (value, less) in
               precision_recall_density_coverage(both).items()}  # fmt: skip

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import math
-import os
-from functools import partial
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor
 from torchmetrics.functional.image import (
     multiscale_structural_similarity_index_measure,
@@ -19,7 +15,6 @@ from torchmetrics.functional.image import (
 
 from lightning_avatars.metrics import pairwise
 from lightning_avatars.metrics.pairwise import (
-    PairScores,
     identity_similarity,
     ms_ssim,
     ms_ssim_defined,
@@ -144,57 +139,3 @@ def test_identity_similarity_is_the_cosine_of_each_row():
     torch.testing.assert_close(identity_similarity(a, b), expected, rtol=0, atol=1e-12)
     with pytest.raises(ValueError, match=r"got \(4, 2\) and \(3, 2\)"):
         identity_similarity(a, b[:3])
-
-
-def test_scores_come_back_in_the_order_of_the_images():
-    scores = PairScores(5, ["mse", "ssim"])
-    scores.update(torch.tensor([3, 0]), {"mse": torch.tensor([3.0, 0.0]), "ssim": torch.tensor([0.3, 0.0])})
-    scores.update(torch.tensor([4, 2, 1]), {"ssim": torch.tensor([0.4, 0.2, 0.1]), "mse": torch.tensor([4.0, 2, 1])})
-    result = scores.compute()
-    assert list(result) == ["mse", "ssim"] and result["mse"].tolist() == [0, 1, 2, 3, 4]
-    torch.testing.assert_close(result["ssim"], torch.arange(5).double() / 10, rtol=0, atol=1e-7)
-
-
-def test_images_that_are_missing_or_scored_twice_are_named():
-    scores = PairScores(4, ["mse"])
-    scores.update(torch.tensor([0, 2]), {"mse": torch.ones(2)})
-    with pytest.raises(ValueError, match="2 of 4 images were not scored exactly once; the first is image 1, scored 0 "):
-        scores.compute()
-    scores.update(torch.tensor([1, 2, 3]), {"mse": torch.ones(3)})
-    with pytest.raises(ValueError, match=r"1 of 4 images .* image 2, scored 2 times"):
-        scores.compute()
-
-
-def test_wrong_names_and_numbers_are_refused():
-    scores = PairScores(4, ["mse", "psnr"])
-    with pytest.raises(ValueError, match=r"got scores \['mse'\], expected \['mse', 'psnr'\]"):
-        scores.update(torch.tensor([0]), {"mse": torch.ones(1)})
-    with pytest.raises(ValueError, match=r"images 0 … 4 are not all among 0 … 3"):
-        scores.update(torch.tensor([0, 4]), {"mse": torch.ones(2), "psnr": torch.ones(2)})
-    with pytest.raises(ValueError, match="got 0 images"):
-        PairScores(0, ["mse"])
-
-
-def fill(scores: PairScores, rank: int, world: int) -> None:
-    a, b = pair(7)
-    mine = torch.arange(rank, 7, world)
-    scores.update(mine, {"psnr": psnr(a[mine], b[mine]), "ssim": ssim(a[mine], b[mine])})
-
-
-def on_process(rank: int, world: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
-    scores = PairScores(7, ["psnr", "ssim"])
-    fill(scores, rank, world)
-    torch.save(scores.compute(), f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
-
-
-def test_two_processes_agree_with_one_on_seven_images(tmp_path):
-    mp.start_processes(partial(on_process, world=2, folder=os.fspath(tmp_path)), nprocs=2, start_method="fork")
-    alone = PairScores(7, ["psnr", "ssim"])
-    fill(alone, 0, 1)
-    for rank in range(2):
-        together = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
-        for name, values in alone.compute().items():
-            torch.testing.assert_close(together[name], values, rtol=0, atol=1e-13)

@@ -35,13 +35,16 @@ class Extractor(nn.Module, ABC):
 
     def __init__(self) -> None:
         super().__init__()
+        self.register_buffer(
+            "place", torch.zeros(()), persistent=False
+        )  # tells the device of those without weights too
         self.classes = 0  # logits
         self.without_classes = ""  # why there are no logits and what to do, where there should be some
         self.label_names: list[str] = []  # what the logits mean, where attributes can be judged by them
 
     @property
     def device(self) -> torch.device:
-        return next(iter(self.parameters()), torch.zeros(())).device
+        return self.get_buffer("place").device
 
     @property
     def kernel(self) -> Kernel:

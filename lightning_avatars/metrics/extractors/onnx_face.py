@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lightning_avatars.data.cache import file_hash
 from lightning_avatars.metrics.extractors.base import Description, Extractor
-from lightning_avatars.metrics.weights import weights_folder
+from lightning_avatars.metrics.weights import ARCFACE, locate
 
 
 class OnnxFace(Extractor):
@@ -50,7 +50,7 @@ class OnnxFace(Extractor):
         std: float = 127.5,
     ) -> None:
         super().__init__()
-        self.path = Path(weights or weights_folder() / "w600k_mbf.onnx").expanduser()
+        self.path = locate(ARCFACE) if weights is None else Path(weights).expanduser()
         if not self.path.is_file():
             raise FileNotFoundError(
                 f"no face recogniser at {self.path}: put an ONNX file there, such as w600k_mbf.onnx of InsightFace's "
@@ -64,7 +64,7 @@ class OnnxFace(Extractor):
         self.name, self.mean, self.std, self.sha256 = name, mean, std, file_hash(self.path)
         self.sessions: dict[torch.device, Any] = {}
         self.height, self.width, self.dim = self.shape()
-        self.resize = f"bilinear, antialiased, box {box} to {self.height} x {self.width}"
+        self.resize = f"bilinear, antialiased, box {box} to {self.height} x {self.width}, minus {mean}, over {std}"
 
     def shape(self) -> tuple[int, int, int]:
         """Read the network's height, width and length of the embedding from the file."""

@@ -26,11 +26,6 @@ class Pixels(Extractor):
         self.name, self.dim = "pixels", 3 * SIDE * SIDE
         self.resize = f"bilinear, antialiased, to {SIDE} x {SIDE}"
         self.sha256 = hashlib.sha256(f"{self.resize}, mirrored halves added and subtracted".encode()).hexdigest()
-        self.register_buffer("place", torch.zeros(()), persistent=False)
-
-    @property
-    def device(self) -> torch.device:
-        return self.get_buffer("place").device
 
     def score(self, kind: str) -> str:
         return kind

@@ -64,7 +64,7 @@ def test_the_embedding_is_what_the_network_says_scaled_to_length_one(flat):
     expected /= expected.norm(dim=1, keepdim=True)
     torch.testing.assert_close(extractor(images).features.double(), expected, rtol=0, atol=1e-6)
     assert (extractor.dim, extractor.score("fd"), extractor.label_names) == (12, "fd_flat", [])
-    assert extractor.resize == "bilinear, antialiased, box (0.0, 0.0, 1.0, 1.0) to 2 x 2"
+    assert extractor.resize == "bilinear, antialiased, box (0.0, 0.0, 1.0, 1.0) to 2 x 2, minus 100, over 50"
 
 
 def test_the_box_is_the_part_that_the_network_sees(flat):
@@ -128,7 +128,9 @@ def test_weights_outside_of_the_file_are_refused(tmp_path, monkeypatch, location
 
 def test_a_missing_file_says_where_it_should_be(tmp_path, monkeypatch):
     monkeypatch.setenv("LIGHTNING_AVATARS_CACHE", os.fspath(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r"weights/w600k_mbf\.onnx: put an ONNX file there"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no weights at .*weights/w600k_mbf\.onnx \(for identity_arcface.*put the file there"
+    ):
         OnnxFace()
 
 

@@ -1,7 +1,7 @@
-# `make demo` trains, scores and shows an avatar generator; `make test` checks everything. Both set up .venv first.
+# `make demo` trains, scores and shows an avatar generator; `make test` checks everything. All set up .venv first.
 python ?= python3
 
-.PHONY: demo test
+.PHONY: demo test test-long
 demo: .venv/installed
 	.venv/bin/lightning-avatars fit -c demo
 
@@ -10,6 +10,11 @@ test: .venv/installed
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/pytest
+
+# Kills runs of every family, `kills` times in all, and writes experiments/kills/results.json.
+kills ?= 100
+test-long: .venv/installed
+	.venv/bin/python -m experiments.kills.kill_test --kills $(kills)
 
 .venv/installed: pyproject.toml constraints.txt
 	$(python) -m venv --clear .venv

@@ -10,6 +10,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import torch
 import yaml
@@ -17,28 +18,33 @@ from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_avatars import shipped
 from lightning_avatars.callbacks.evaluate import SampleQuality
+from lightning_avatars.callbacks.guard import Diverged, Guard, Rollback
 from lightning_avatars.callbacks.predictions import Predictions
 from lightning_avatars.callbacks.preview import Preview
 from lightning_avatars.callbacks.progress import ImageProgress
 from lightning_avatars.callbacks.reconstruction import ReconstructionQuality
 from lightning_avatars.callbacks.results import RecognitionQuality
 from lightning_avatars.callbacks.run import Run
+from lightning_avatars.checkpoints import last_good
 from lightning_avatars.data.base import FaceData
 from lightning_avatars.families.base import FaceModule
 from lightning_avatars.loggers import default_loggers
 from lightning_avatars.matching import match_data, match_seed, say_dropped_terms
-from lightning_avatars.runs import discard_empty_run, experiment_name, rank, run_folder, run_of
+from lightning_avatars.runs import continued, discard_empty_run, experiment_name, rank, run_folder, run_of
 from lightning_avatars.strategies import PhaseDDP
 from lightning_avatars.tools.compare import compare
 from lightning_avatars.tools.data import data
 from lightning_avatars.tools.evaluate import evaluate
+from lightning_avatars.tools.export import export
 from lightning_avatars.tools.sample import sample
 from lightning_avatars.tools.weights import weights
+from lightning_avatars.warm_start import freeze, start_from
 
-TOOLS = {tool.__name__: tool for tool in (sample, evaluate, compare, data, weights)}
+TOOLS = {tool.__name__: tool for tool in (sample, evaluate, compare, export, data, weights)}
 
 TRAINER = {  # what the clocks and the endless sampler need; choices are in the configs
     "max_epochs": -1,
@@ -71,10 +77,32 @@ class FaceCLI(LightningCLI):
         parser.add_lightning_class_args(Preview, "preview")
         parser.add_lightning_class_args(SampleQuality, "quality")
         parser.add_lightning_class_args(ReconstructionQuality, "reconstruction")
+        parser.add_lightning_class_args(Guard, "guard")
+        parser.add_argument(
+            "--resume",
+            type=Literal["never", "auto"],
+            default="never",
+            help="auto: go on from the last good checkpoint of this experiment, where there is one",
+        )
+        parser.add_argument(
+            "--init_from",
+            type=Path | None,
+            default=None,
+            help="checkpoint or exported weights that the networks start from; clocks start at zero",
+        )
+        parser.add_argument(
+            "--freeze",
+            type=list[str] | None,
+            default=None,
+            help="parts that are not trained, such as discriminator.stages.0",
+        )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         arguments = shipped.expand(list(sys.argv[1:] if args is None else args))
         self.config = parser.parse_args(with_saved_config(arguments))
+
+    def _parse_ckpt_path(self) -> None:
+        """Leave the command line as it is: what a checkpoint was made with must not override it."""
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
@@ -85,6 +113,7 @@ class FaceCLI(LightningCLI):
         say_dropped_terms(config)
         self.experiment = experiment_name(config)
         root = config.trainer.default_root_dir
+        config.ckpt_path = continued(config.ckpt_path, config.resume, self.experiment, root)
         self.folder = Path(root) if root else run_folder(self.experiment, config.ckpt_path)
         config.trainer.default_root_dir = None  # a run's folder may move: its own configuration must not name it
         if not rank():
@@ -103,6 +132,10 @@ class FaceCLI(LightningCLI):
     def after_instantiate_classes(self) -> None:
         plain = yaml.safe_load(self.parser.dump(self.config, skip_none=False))[self.subcommand]
         self.model.config = {"model": plain["model"], "data": plain["data"]}
+        config = self.config[self.subcommand]
+        if config.init_from is not None and config.ckpt_path is None:
+            start_from(self.model, config.init_from)
+        freeze(self.model, config.freeze or [])
 
 
 def option(args: list[str], name: str) -> str | None:
@@ -123,6 +156,8 @@ def with_saved_config(args: list[str]) -> list[str]:
     named = any(option(args, name) is not None for name in ("-c", "--config", "--model"))
     if checkpoint is None or named:
         return args
+    if checkpoint == "last":
+        raise ValueError("--ckpt_path last needs to know of which experiment: give its -c, as it was started with")
     folder = run_of(Path(checkpoint))
     if folder is None:
         raise FileNotFoundError(f"no config.yaml beside {checkpoint} or in the folder above it: give one with -c")
@@ -188,7 +223,7 @@ def main(args: list[str] | None = None) -> None:
         if not arguments or (arguments[0] not in commands and not arguments[0].startswith("-")):
             said = repr(arguments[0]) if arguments else "nothing"
             raise ValueError(f"the first word is one of {', '.join(commands)}; got {said}. --help explains them")
-        run_tool(arguments[0], arguments[1:]) if arguments[0] in TOOLS else run_trainer(arguments)
+        run_tool(arguments[0], arguments[1:]) if arguments[0] in TOOLS else run_with_rollbacks(arguments)
     except (ValueError, OSError, RuntimeError) as error:
         said = message(error)
         if said is None:
@@ -196,6 +231,20 @@ def main(args: list[str] | None = None) -> None:
         discard_empty_run()
         print(f"error: {said}", file=sys.stderr)
         raise SystemExit(2) from error
+
+
+def run_with_rollbacks(args: list[str]) -> None:
+    """Run the trainer, and again from its last good checkpoint where the guard asks for it."""
+    while True:
+        try:
+            return run_trainer(args)
+        except Rollback as back:
+            checkpoint = last_good(back.folder)
+            if checkpoint is None:
+                raise Diverged(f"{back}: the run has diverged, and there is no checkpoint to go back to") from back
+            rank_zero_warn(f"{back}: going back to {checkpoint}, and on with seed {back.seed}")
+            again = ["--ckpt_path", str(checkpoint), "--seed_everything", str(back.seed)]
+            args = [*args, *again, "--guard.rollbacks", str(back.left)]
 
 
 def run_trainer(args: list[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import netrc
 import os
+import secrets
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -12,9 +13,11 @@ import wandb
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from lightning_avatars.disk import spared
+
 
 class Dashboard(WandbLogger):
-    """Weights & Biases on an ``images_seen`` axis; offline where there is no key.
+    """Weights & Biases on an ``images_seen`` axis; offline where there is no key. A resumed run goes on in its own.
 
     Args:
         folder: The run's folder.
@@ -28,6 +31,8 @@ class Dashboard(WandbLogger):
             group=experiment_name,
             save_dir=folder,
             project="lightning-avatars",
+            id=run_id(folder),
+            resume=None if offline else "allow",
             offline=offline,
             settings=wandb.Settings(silent=offline),
         )
@@ -39,6 +44,33 @@ class Dashboard(WandbLogger):
             self.experiment.define_metric("*", step_metric="images_seen")
             self.axis_defined = True
         self.experiment.log({**metrics, "images_seen": step})
+
+
+class Table(CSVLogger):
+    """A CSV file that waits with its rows while the disk is full, and costs the run nothing."""
+
+    @rank_zero_only
+    def save(self) -> None:
+        path = Path(self.log_dir) / self.experiment.NAME_METRICS_FILE
+        size = path.stat().st_size if path.is_file() else 0
+        with spared("a table of logs"):
+            try:
+                super().save()
+            except OSError:  # rows are kept for the next time: what came of them is too much
+                if not size:
+                    path.unlink(missing_ok=True)
+                elif path.stat().st_size > size:
+                    os.truncate(path, size)
+                raise
+
+
+def run_id(folder: Path) -> str:
+    """Return the name by which the dashboard knows the run of a folder, the same after every start."""
+    path = folder / "wandb_id"
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(secrets.token_hex(8))
+    return path.read_text()
 
 
 def has_key() -> bool:
@@ -53,4 +85,4 @@ def has_key() -> bool:
 
 def default_loggers(folder: Path, experiment_name: str) -> list[Logger]:
     """A CSV file per start in ``logs/`` and the dashboard."""
-    return [CSVLogger(folder, name="logs"), Dashboard(folder, experiment_name)]
+    return [Table(folder, name="logs"), Dashboard(folder, experiment_name)]

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
+from lightning_avatars.checkpoints import last_good
+
 RUN_FOLDER = "LIGHTNING_AVATARS_RUN"  # tells the processes that Lightning starts which folder the first one made
 
 
@@ -20,6 +22,31 @@ def experiment_name(config: Namespace) -> str:
     files = config.get("config") or [f for f in (config.model.get("__path__"), config.data.get("__path__")) if f]
     name = "_".join(Path(str(file)).stem for file in (files[-1:] if config.get("config") else files))
     return name or "unnamed"
+
+
+def continued(checkpoint: str | None, resume: str, experiment: str, root: str | None) -> str | None:
+    """Choose the checkpoint that a run goes on from.
+
+    Args:
+        checkpoint: What ``--ckpt_path`` says; ``last`` is the newest undamaged one of the experiment's newest run.
+        resume: ``auto`` for ``last`` where there is one, and a new run where there is none.
+        experiment: Name of the experiment.
+        root: The run's folder, where one was chosen.
+
+    Raises:
+        FileNotFoundError: ``last`` was asked for and there is none.
+    """
+    if checkpoint != "last" and (checkpoint is not None or resume != "auto"):
+        return checkpoint
+    base = Path("runs") / experiment
+    numbered = sorted((path for path in base.glob("*") if path.name.isdigit()), key=lambda path: -int(path.name))
+    for folder in [Path(root)] if root else numbered:
+        found = last_good(folder)
+        if found is not None:
+            return str(found)
+    if checkpoint == "last":
+        raise FileNotFoundError(f"there is no checkpoint in {root or base} to go on from: start without --ckpt_path")
+    return None
 
 
 def run_folder(experiment: str, checkpoint: str | None) -> Path:

@@ -57,6 +57,25 @@ class PhaseDDP(DDPStrategy):
                 dist.broadcast(flat, src=0)
             scatter(flat, group)
 
+    @torch.no_grad()
+    def check_equal(self, module: nn.Module) -> None:
+        """Raise where parameters or buffers differ between processes: a checkpoint holds the first process's alone.
+
+        Raises:
+            RuntimeError: The first tensor that differs is named.
+        """
+        named = [*module.named_parameters(), *module.named_buffers()]
+        sums = torch.stack([t.detach().double().sum().nan_to_num(0.5).to(self.root_device) for _, t in named])
+        least, most = sums.clone(), sums.clone()
+        dist.all_reduce(least, dist.ReduceOp.MIN)
+        dist.all_reduce(most, dist.ReduceOp.MAX)
+        different = [name for (name, _), equal in zip(named, (least == most).tolist(), strict=True) if not equal]
+        if different:
+            raise RuntimeError(
+                f"{different[0]} differs between processes, and {len(different) - 1} more: the checkpoint would not be "
+                "the run that they trained. What drives it must be reduced over processes where it is computed"
+            )
+
 
 def by_dtype(tensors: list[Tensor]) -> list[list[Tensor]]:
     """Group tensors that one flat buffer can hold."""

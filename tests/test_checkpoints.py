@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import pickle
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
 import torch
 
+from lightning_avatars import checkpoints
+from lightning_avatars.callbacks.run import Run
+from lightning_avatars.checkpoints import (
+    SEAL_LENGTH,
+    WholeFiles,
+    damage,
+    last_good,
+    load_module,
+    read_checkpoint,
+    write,
+)
 from lightning_avatars.cli import main
-from lightning_avatars.tools.checkpoints import load_module
-from tests.conf.training import TINY, checkpoint_of
+from tests.conf import faults
+from tests.conf.training import TINY, checkpoint_of, fit, game
 
 
 class Trap:
@@ -75,3 +87,149 @@ def test_a_checkpoint_far_from_its_run_is_rebuilt_alone(tmp_path):
             assert torch.equal(value, kept[key]), key
     seeds = torch.arange(4)
     assert torch.equal(module.sample(seeds), again.sample(seeds))
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A run's folder with checkpoints after 16, 32 and 40 images."""
+    folder = tmp_path_factory.mktemp("run")
+    fit(game(), folder, callbacks=[Run(images=40, validate_every=0, save_every=16, keep=3)])
+    return folder
+
+
+@pytest.fixture
+def run(written, tmp_path):
+    return Path(shutil.copytree(written, tmp_path / "run"))
+
+
+def flip(path: Path, position: int, bit: int = 0) -> None:
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1 << bit
+    path.write_bytes(content)
+
+
+def test_any_flipped_bit_is_found(tmp_path):
+    path = tmp_path / "a.ckpt"
+    write({"state_dict": {"weight": torch.arange(12.0)}, "epoch": 3}, path, None)
+    size = path.stat().st_size
+    assert damage(path) is None
+    for position in range(0, size - SEAL_LENGTH, 5):
+        flip(path, position, position % 8)
+        assert damage(path) is not None, f"byte {position} of {size}"
+        flip(path, position, position % 8)
+    for position in range(size - SEAL_LENGTH, size):  # of the checksum: the content is whole
+        flip(path, position)
+        if damage(path) is None:
+            assert torch.equal(read_checkpoint(path)["state_dict"]["weight"], torch.arange(12.0))
+        flip(path, position)
+
+
+def test_any_truncation_is_found(tmp_path):
+    path = tmp_path / "a.ckpt"
+    write({"state_dict": {"weight": torch.arange(12.0)}}, path, None)
+    content = path.read_bytes()
+    for size in range(0, len(content) - SEAL_LENGTH, 7):
+        path.write_bytes(content[:size])
+        assert damage(path) is not None, size
+
+
+def test_a_checkpoint_with_a_seal_is_read_by_torch_and_one_without_by_us(tmp_path):
+    write({"a": torch.ones(2)}, tmp_path / "ours.ckpt", None)
+    torch.save({"a": torch.ones(2)}, tmp_path / "theirs.ckpt")
+    for name in ("ours", "theirs"):
+        assert torch.load(tmp_path / f"{name}.ckpt", weights_only=True)["a"].tolist() == [1, 1]
+        assert read_checkpoint(tmp_path / f"{name}.ckpt")["a"].tolist() == [1, 1]
+    flip(tmp_path / "theirs.ckpt", (tmp_path / "theirs.ckpt").read_bytes().index(torch.ones(2).numpy().tobytes()))
+    assert "checksum of theirs/data/0" in str(damage(tmp_path / "theirs.ckpt"))
+
+
+@pytest.mark.parametrize("harm", ["truncated", "flipped", "empty", "no zip"])
+def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(run, harm):
+    newest = run / "checkpoints/images_000000040.ckpt"
+    content = newest.read_bytes()
+    if harm == "flipped":
+        flip(newest, len(content) // 2)
+    else:
+        newest.write_bytes({"truncated": content[:-1000], "empty": b"", "no zip": b"x" * 5000}[harm])
+    with pytest.warns(UserWarning, match=r"images_000000040\.ckpt is damaged .* the checkpoint before it is used"):
+        assert last_good(run) == run / "checkpoints/images_000000032.ckpt"
+
+
+def test_where_all_are_damaged_there_is_none(run):
+    for path in (run / "checkpoints").iterdir():
+        path.write_bytes(b"PK")
+    with pytest.warns(UserWarning, match="is damaged"):
+        assert last_good(run) is None
+    assert last_good(run / "nowhere") is None
+
+
+def test_a_damaged_checkpoint_that_was_asked_for_is_refused_and_a_whole_one_named(run):
+    newest = run / "checkpoints/images_000000040.ckpt"
+    flip(newest, 5000)
+    with pytest.raises(ValueError, match=r"images_000000040\.ckpt can't be read .*images_000000032\.ckpt is whole"):
+        read_checkpoint(newest)
+    with pytest.raises(ValueError, match=r"images_000000032\.ckpt is whole"):
+        fit(game(), run, images=48, ckpt_path=newest)
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def test_a_kill_before_the_renaming_leaves_the_old_checkpoint(run, monkeypatch):
+    def die(temporary: Path, path: Path) -> None:
+        raise Killed
+
+    path = run / "checkpoints/images_000000040.ckpt"
+    before = path.read_bytes()
+    monkeypatch.setattr(checkpoints, "put_in_place", die)
+    with pytest.raises(Killed):
+        write({"state_dict": {}}, path, None)
+    assert path.read_bytes() == before
+
+
+def test_what_a_killed_run_left_is_swept_at_the_next_start(run):
+    half = run / "checkpoints/images_000000048.part"
+    half.write_bytes(b"half")
+    fit(game(), run, images=40, ckpt_path=run / "checkpoints/images_000000040.ckpt")
+    assert not half.exists()
+
+
+def test_written_beside_the_training_or_in_its_way_the_content_is_the_same(written, tmp_path):
+    fit(game(), tmp_path, callbacks=[Run(images=40, validate_every=0, save_every=16, keep=3, save_beside=False)])
+    assert faults.checkpoints(tmp_path) == faults.checkpoints(written)
+    for name in faults.checkpoints(written):
+        beside, before = (torch.load(f / "checkpoints" / name, weights_only=True) for f in (written, tmp_path))
+        beside.pop("callbacks"), before.pop("callbacks")  # named by their arguments
+        assert faults.equal(beside, before)
+
+
+def test_training_that_goes_on_does_not_change_a_checkpoint_that_is_still_to_be_written(tmp_path):
+    files, weight = WholeFiles(beside=True), torch.zeros(3)
+    gate = threading.Event()
+    files.pool.submit(gate.wait)  # the thread that writes is busy
+    files.save_checkpoint({"deep": [{"weight": weight}]}, tmp_path / "a.ckpt")
+    weight.add_(1)
+    gate.set()
+    files.finish()
+    assert read_checkpoint(tmp_path / "a.ckpt")["deep"][0]["weight"].tolist() == [0, 0, 0]
+
+
+def test_the_next_checkpoint_waits_for_the_one_before(tmp_path):
+    files, order = WholeFiles(beside=True), []
+    for i in range(3):
+        files.save_checkpoint({"i": i}, tmp_path / f"{i}.ckpt", lambda i=i: order.append(i))
+    files.finish()
+    assert order == [0, 1, 2] and faults.equal(read_checkpoint(tmp_path / "2.ckpt"), {"i": 2})
+
+
+def test_a_disk_error_is_said_and_another_error_raised(tmp_path):
+    (tmp_path / "file").write_text("")
+    files = WholeFiles(beside=True)
+    files.save_checkpoint({}, tmp_path / "file/a.ckpt")
+    with pytest.warns(UserWarning, match=r"THE CHECKPOINT .*a\.ckpt COULD NOT BE WRITTEN: .* Training goes on"):
+        files.finish()
+    files.save_checkpoint({"lock": threading.Lock()}, tmp_path / "a.ckpt")
+    with pytest.raises(TypeError, match="pickle"):
+        files.finish()
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

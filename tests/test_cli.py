@@ -18,10 +18,10 @@ import yaml
 from jsonargparse import Namespace
 from PIL import Image
 
+from lightning_avatars.checkpoints import load_module
 from lightning_avatars.cli import main, processes
 from lightning_avatars.evaluation.extractors import load_extractors
 from lightning_avatars.matching import match_seed
-from lightning_avatars.tools.checkpoints import load_module
 from tests.conf.training import TINY
 
 ROOT = Path(__file__).parents[1]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 from lightning.pytorch.loggers import CSVLogger
 
-from lightning_avatars.loggers import Dashboard, default_loggers, has_key
+from lightning_avatars.loggers import Dashboard, Table, default_loggers, has_key, run_id
 
 
 @pytest.fixture(autouse=True)
@@ -101,3 +103,40 @@ def test_default_loggers_write_into_the_runs_folder(home):
     table.log_metrics({"loss": 0.5}, 64)
     table.save()
     assert (home / "run" / "logs" / "version_0" / "metrics.csv").read_text().split() == ["loss,step", "0.5,64"]
+
+
+def test_a_run_keeps_its_name_on_the_dashboard_over_all_starts(home):
+    first, again, other = Dashboard(home / "1", "dcgan"), Dashboard(home / "1", "dcgan"), Dashboard(home / "2", "dcgan")
+    assert first._wandb_init["id"] == again._wandb_init["id"] == run_id(home / "1") != other._wandb_init["id"]
+    assert len(run_id(home / "1")) == 16
+
+
+@pytest.mark.parametrize(("key", "resume"), [("secret", "allow"), ("", None)])
+def test_a_resumed_run_goes_on_where_there_is_a_server(home, monkeypatch, key, resume):
+    monkeypatch.delenv("WANDB_MODE")
+    monkeypatch.setenv("WANDB_API_KEY", key)
+    assert Dashboard(home / "run", "dcgan")._wandb_init["resume"] == resume
+
+
+@pytest.mark.parametrize("before", [0, 2])
+def test_rows_wait_while_the_disk_is_full_and_half_a_row_is_taken_back(home, monkeypatch, before):
+    table = Table(home, name="logs")
+    for step in range(before):
+        table.log_metrics({"loss": 0.5}, step)
+        table.save()
+    save = type(table.experiment).save
+
+    def fill(experiment):
+        with open(experiment.metrics_file_path, "a") as file:  # noqa: PTH123
+            file.write("7,ha")
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(type(table.experiment), "save", fill)
+    table.log_metrics({"loss": 0.25}, 7)
+    with pytest.warns(UserWarning, match="THE DISK IS FULL: a table of logs"):
+        table.save()
+    monkeypatch.setattr(type(table.experiment), "save", save)
+    table.log_metrics({"loss": 0.125}, 8)
+    table.save()
+    rows = (home / "logs/version_0/metrics.csv").read_text().split()
+    assert rows == ["loss,step", *(f"0.5,{step}" for step in range(before)), "0.25,7", "0.125,8"]

@@ -79,12 +79,26 @@ def configured_state(rank: int) -> list[Tensor]:
     return [t.detach() for t in module.state_dict().values()]
 
 
+def checked_equality(rank: int) -> list[str]:
+    module = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    said = []
+    for value in (0.0, float("nan"), 1.0 * rank):
+        for tensor in (*module.parameters(), *module.buffers()):
+            tensor.detach().fill_(1)
+        module[1].running_mean[1] = value
+        try:
+            strategy().check_equal(module)
+        except RuntimeError as error:
+            said.append(str(error))
+    return said
+
+
 def work(rank: int, folder: Path) -> None:
     """Run every scene as one of the processes and keep what it gives."""
     os.environ["LOCAL_RANK"] = str(rank)
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=WORLD)
-    scenes = (reduced_gradients, complete_gradients, averaged_buffers, configured_state)
+    scenes = (reduced_gradients, complete_gradients, averaged_buffers, configured_state, checked_equality)
     torch.save({scene.__name__: scene(rank) for scene in scenes}, folder / f"{rank}.pt")
     dist.destroy_process_group()
 
@@ -148,3 +162,9 @@ def test_scatter_undoes_flattening():
     scatter(torch.arange(11.0), tensors)
     assert tensors[0].tolist() == [[0, 1, 2], [3, 4, 5]] and tensors[1] == 6
     assert tensors[2].tolist() == [[7, 8], [9, 10]] and not tensors[2].is_contiguous()
+
+
+def test_a_buffer_that_differs_is_named_on_all_and_equal_ones_pass(ranks):
+    for rank in ranks:
+        (said,) = rank["checked_equality"]
+        assert said.startswith("1.running_mean differs between processes, and 0 more")

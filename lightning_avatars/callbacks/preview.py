@@ -8,6 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 
 from lightning_avatars.data.base import Batch
+from lightning_avatars.disk import spared
 from lightning_avatars.families.base import GenerativeModule
 from lightning_avatars.images import save_sheet, to_bytes
 
@@ -46,8 +47,9 @@ class Preview(Callback):
         folder = Path(trainer.default_root_dir) / "previews"
         for name, images in module.preview(self.batch).items():
             path = folder / f"{name}_{module.images_seen:09d}.png"
-            save_sheet(to_bytes(images), self.columns, path)
-            self.latest[name] = path
-            for logger in trainer.loggers:
-                if isinstance(logger, WandbLogger):
-                    logger.log_image(f"preview/{name}", [str(path)], step=module.images_seen)
+            with spared(f"the preview {path}"):
+                save_sheet(to_bytes(images), self.columns, path)
+                self.latest[name] = path
+                for logger in trainer.loggers:
+                    if isinstance(logger, WandbLogger):
+                        logger.log_image(f"preview/{name}", [str(path)], step=module.images_seen)

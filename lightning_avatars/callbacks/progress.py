@@ -7,8 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.utilities import rank_zero_warn
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -17,6 +19,7 @@ from lightning_avatars.callbacks.preview import Preview
 from lightning_avatars.callbacks.run import Run
 from lightning_avatars.data.base import Batch
 from lightning_avatars.evaluation.track import Track, on_screen
+from lightning_avatars.families.base import FaceModule
 
 T = TypeVar("T")
 
@@ -37,6 +40,7 @@ class ImageProgress(ProgressBar):
         self.enabled = True
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.tell_need(trainer, pl_module)
         self.started, self.first = time.monotonic(), pl_module.images_seen
         self.shown = 0.0
         self.total = next(c.images for c in trainer.callbacks if isinstance(c, Run))
@@ -51,6 +55,22 @@ class ImageProgress(ProgressBar):
         )
         self.task = self.bar.add_task("training", total=self.total, completed=self.first, kimg="", rate="…", score="")
         self.bar.start()
+
+    def tell_need(self, trainer: Trainer, module: FaceModule) -> None:
+        """Say how much memory the run will need, before it is needed."""
+        if not (self.enabled and trainer.is_global_zero):
+            return
+        data = trainer.datamodule
+        images = data.batch_size // trainer.world_size
+        need = module.memory_need(images, data.channels, data.resolution)
+        if need is None:
+            return
+        self.console.print(f"memory for training: {need}")
+        if module.device.type == "cuda" and sum(need) > (free := torch.cuda.mem_get_info(module.device)[0]):
+            rank_zero_warn(
+                f"{free / 2**30:.1f} GiB are free on {module.device}, which may be too little: set model.micro_batch "
+                f"below {images}, or name parts in model.recompute"
+            )
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: Batch, batch_idx: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import torch
@@ -17,8 +17,11 @@ from lightning_avatars.ema import Average
 from lightning_avatars.families.base import GenerativeModule
 from lightning_avatars.images import to_float
 from lightning_avatars.latents import Gaussian, Prior
+from lightning_avatars.memory import Need, of_activations, of_weights
 from lightning_avatars.networks.base import Discriminator, Generator, Verdict
+from lightning_avatars.networks.layers.normalization import BatchNorm2d
 from lightning_avatars.objectives.adversarial import Objective
+from lightning_avatars.recompute import recompute
 from lightning_avatars.schedules import Schedule
 from lightning_avatars.seeding import Draws, reseed, seeded
 from lightning_avatars.strategies import PhaseDDP
@@ -67,7 +70,9 @@ class Step:
     def made(self) -> Tensor:
         """The generator's output, with its graph where this turn or the next one needs it."""
         with torch.set_grad_enabled(self.player == "generator" or self.keeps_fake):
-            return self.module.generator(self.latent, self.labels).float()
+            generator = self.module.generator
+            draw = generator.forward if "latent" in self.differentiates else generator  # forward is never compiled
+            return draw(self.latent, self.labels).float()
 
     @cached_property
     def fake(self) -> Tensor:
@@ -77,7 +82,9 @@ class Step:
         """Ask the discriminator about images; ``stream`` names the draw of their augmentation."""
         if self.module.augment is not None:
             x = self.module.augment(x, self.draws, stream)
-        return self.module.discriminator(x, self.labels).float()
+        discriminator = self.module.discriminator
+        ask = discriminator.forward if self.differentiates else discriminator  # the compiled can't be derived twice
+        return ask(x, self.labels).float()
 
     @cached_property
     def real_verdict(self) -> Verdict:
@@ -119,6 +126,9 @@ class Adversarial(GenerativeModule):
         balance: ``balance(losses, step) -> losses`` of the generator, for weights that depend on the other losses.
         scheduled: Path of a buffer, such as ``generator.level`` -> schedule of its value, set before each batch.
         channels_last: Keep convolutions' tensors in channels-last order, which most GPUs and CPUs prefer.
+        compile: Compile both networks; turns whose terms differentiate their images run the networks as they are.
+        recompute: Parts such as ``generator.stages`` whose activations are computed again in the backward pass, for
+            images of 512 x 512 and above: less memory, about a third more time.
         seed: Seed of every draw that training makes.
     """
 
@@ -144,6 +154,8 @@ class Adversarial(GenerativeModule):
         balance: nn.Module | None = None,
         scheduled: dict[str, Schedule] | None = None,
         channels_last: bool = True,
+        compile: bool = False,
+        recompute: list[str] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(seed)
@@ -172,6 +184,7 @@ class Adversarial(GenerativeModule):
         )
         self.optimizer_factories = {"discriminator": discriminator_optimizer, "generator": generator_optimizer}
         self.critics, self.conditional, self.micro_batch = critics, conditional, micro_batch
+        self.compiled, self.recomputed = compile, recompute or []
         self.largest_norm = clip_gradients
         self.optimizer_schedules, self.scheduled = optimizer_schedules or {}, scheduled or {}
         self.turns = {"discriminator": 0, "generator": 0}
@@ -195,6 +208,15 @@ class Adversarial(GenerativeModule):
             images = generator.eval().truncated(latent, labels, truncation_psi)
         generator.train(training)
         return images
+
+    def sampling_state(self) -> dict[str, Tensor]:
+        network = self.average.average if self.average is not None else self.generator
+        return {f"generator.{name}": tensor for name, tensor in network.state_dict().items()}
+
+    def load_sampling_state(self, tensors: dict[str, Tensor]) -> None:
+        weights = {name.removeprefix("generator."): tensor for name, tensor in tensors.items()}
+        for network in (self.generator, *([self.average.average] if self.average is not None else [])):
+            network.load_state_dict(weights)
 
     def preview(self, batch: Batch) -> dict[str, Tensor]:
         return {"samples": self.sample(torch.arange(64))}
@@ -223,6 +245,35 @@ class Adversarial(GenerativeModule):
                 f"{type(self).__name__} lets players take turns, which {type(self.trainer.strategy).__name__} can't: "
                 "use trainer.strategy lightning_avatars.strategies.PhaseDDP, or leave it out on the command line"
             )
+        recompute(self, self.recomputed)
+        if self.compiled:
+            self.generator.compile()
+            self.discriminator.compile()
+
+    def memory_need(self, images: int, channels: int, resolution: int) -> Need:
+        images = min(images, self.micro_batch or images)
+
+        def look(player: Player) -> None:
+            due = self.due(player)
+            differentiates = frozenset(name for term in due.values() for name in term.differentiates)
+            pictures = torch.zeros(images, channels, resolution, resolution, device=self.device)
+            batch = Batch(image=pictures, labels=torch.zeros(images, len(self.label_names), device=self.device))
+            draws = Draws(0, 0, images, 0, images, self.device)
+            step = self.step_class(self, batch, draws, player, differentiates, keeps_fake=True)
+            with self.trainer.precision_plugin.forward_context():
+                held.append(self.losses(player, step, due))
+
+        held: list[dict[str, Tensor]] = []
+        buffers = {buffer: buffer.clone() for buffer in self.buffers()}
+        norms = [layer for layer in self.modules() if isinstance(layer, BatchNorm2d) and layer.training]
+        for layer in norms:
+            layer.training = False  # this process looks alone
+        need = Need(of_weights(self), max(of_activations(partial(look, player)) for player in self.turns))
+        for layer in norms:
+            layer.training = True
+        for buffer, kept in buffers.items():
+            buffer.copy_(kept)
+        return need
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         reseed(self.seed, self.global_rank, self.images_seen)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lightning_avatars.data.base import Batch, FaceData
 from lightning_avatars.images import to_bytes
+from lightning_avatars.memory import Need
 from lightning_avatars.seeding import uniform_at
 
 LABEL_ROWS = 4096  # training pictures whose labels a checkpoint keeps
@@ -60,6 +61,10 @@ class FaceModule(LightningModule):
         self.images_seen = state["images_seen"]
         self.label_names, self.label_rows = state["label_names"], state["label_rows"]
 
+    def memory_need(self, images: int, channels: int, resolution: int) -> Need | None:
+        """Estimate what training on batches of so many images of a process takes; None where that is not known."""
+        return None
+
     def log_clock(self) -> None:
         """Make images seen the axis of what a training run logs with it."""
         if self.trainer.state.fn == TrainerFn.FITTING:
@@ -99,6 +104,14 @@ class GenerativeModule(FaceModule):
         have nothing here.
         """
         return {}
+
+    def sampling_state(self) -> dict[str, Tensor]:
+        """Return the tensors that ``sample`` needs, by name, for export."""
+        return {name: t for name, t in self.state_dict().items() if isinstance(t, Tensor)}
+
+    def load_sampling_state(self, tensors: dict[str, Tensor]) -> None:
+        """Take the tensors of ``sampling_state``."""
+        self.load_state_dict(tensors, strict=False)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         labels = batch["labels"] if self.conditional else None

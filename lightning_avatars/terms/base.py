@@ -22,7 +22,9 @@ class Term(nn.Module):
         every: Turns between evaluations; the loss counts ``every`` times as much when it is due (StyleGAN2, Sec. 3.1).
     """
 
-    differentiates: tuple[str, ...] = ()  # tensors of the step that must carry gradients: "real", "fake", "latent"
+    # What is differentiated: "real", "fake" and "latent" of the step, which must carry gradients, or images of its own.
+    # Turns with any of it run the networks uncompiled.
+    differentiates: tuple[str, ...] = ()
 
     def __init__(self, weight: float | Schedule = 1.0, every: int = 1) -> None:
         super().__init__()

@@ -47,6 +47,8 @@ class GradientPenalty(Term):
         target: The norm that is asked for.
     """
 
+    differentiates = ("between",)
+
     def __init__(self, weight: float | Schedule = 10.0, every: int = 1, target: float = 1.0) -> None:
         super().__init__(weight, every)
         self.target = target

@@ -12,16 +12,23 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from lightning_avatars.checkpoints import load_module
 from lightning_avatars.data.base import FaceData, Split
 from lightning_avatars.data.pictures import FolderPictures, Pictures, StorePictures
 from lightning_avatars.evaluation.extractors import load_extractor, load_extractors, load_perceptual
 from lightning_avatars.evaluation.page import write_page
-from lightning_avatars.evaluation.real import spread
-from lightning_avatars.evaluation.reconstructions import Judges, SetScores, score_folder_pairs, score_sets
+from lightning_avatars.evaluation.real import BLOCK, spread
+from lightning_avatars.evaluation.reconstructions import (
+    Judges,
+    SetScores,
+    makes_something,
+    score_folder_pairs,
+    score_sets,
+)
 from lightning_avatars.evaluation.samples import (
-    Drawn,
     RealPictures,
     default_count,
+    draw_for,
     real_pictures,
     score_pictures,
     score_samples,
@@ -30,7 +37,6 @@ from lightning_avatars.evaluation.scores import FEWEST, SCHEMA, Result, check_en
 from lightning_avatars.families.base import GenerativeModule
 from lightning_avatars.matching import data_of
 from lightning_avatars.metrics.lpips import Backbone
-from lightning_avatars.tools.checkpoints import load_module
 
 MOST_SHOWN = 2_000  # held-out pictures that a module makes something of
 
@@ -47,6 +53,7 @@ def evaluate(
     perceptual: Backbone | list[Backbone] | None = None,
     identity: str | None = None,
     truncation_psi: float = 1.0,
+    block: int = BLOCK,
     output: Path | None = None,
     json: Path | None = None,
     device: str = "auto",
@@ -70,6 +77,7 @@ def evaluate(
         perceptual: LPIPS networks, for pairs and reconstructions.
         identity: An extractor that recognises faces, such as arcface, for pairs and reconstructions.
         truncation_psi: Below 1, samples nearer to the mean one.
+        block: Images that a checkpoint makes at a time.
         output: Folder for a page of pictures to look at.
         json: File for scores and passports, which ``compare`` reads; ``-`` for the screen.
         device: ``cpu``, ``cuda``, … or ``auto`` for a GPU where there is one.
@@ -80,6 +88,7 @@ def evaluate(
     subject = subject.expanduser()
     is_folder = subject.is_dir() or subject.suffix.lower() == ".zip"
     check(is_folder, reference, data, held_out, pairs, truncation_psi)
+    check_judges(is_folder and not pairs, perceptual, identity, is_folder and data is None and split != "train")
     check_places(output, json)
     if images is not None:
         check_enough(images, "are to be scored")
@@ -101,14 +110,15 @@ def evaluate(
     pictures, real = sides(subject if module is None else None, reference, data, split, held_out)
     sets: list[SetScores] = []
     if module is not None:
-        asked = real.label_rows if list(real.label_names) == module.label_names else None  # as they are scored
-        pictures = Drawn(module, images or default_count(real), truncation_psi, asked)
-        result = score_samples(module, real, judges.extractors, len(pictures), truncation_psi)
-        if data is not None:
-            shown = StorePictures(data.store, data.store.split("test")[:MOST_SHOWN], data.dataset.name)
-            sets = score_sets(module, shown, "test", judges)
+        pictures = draw_for(module, real, images or default_count(real), truncation_psi)
+        if data is not None and makes_something(module):
+            index = data.store.split("test")
+            check_enough(len(index), "pictures of the test split are shown")
+            shown = StorePictures(data.store, index[spread(len(index), MOST_SHOWN).numpy()], data.dataset.name)
+            sets = score_sets(module, shown, "test", judges, block)
+        result = score_samples(module, real, judges.extractors, len(pictures), truncation_psi, block)
     else:
-        pictures = pictures if images is None else some(pictures, images)
+        pictures = some(pictures, len(pictures) if images is None else images)
         say_lossy(pictures, real.reference)
         sets = [score_folder_pairs(pictures, real.reference, judges)] if pairs else []
         result = score_pictures(pictures, real, judges.extractors)
@@ -148,6 +158,14 @@ def check(
         raise ValueError("--truncation_psi is for a checkpoint; the pictures of a folder are as they are")
 
 
+def check_judges(unpaired: bool, perceptual: object, identity: object, lost_split: bool) -> None:
+    """Raise where networks would have nothing to judge, or a split nothing to be of."""
+    if unpaired and (perceptual or identity):
+        raise ValueError("--perceptual and --identity judge pairs: give --pairs true and --reference too")
+    if lost_split:
+        raise ValueError("--split is of the data that -c names: give it too")
+
+
 def check_places(output: Path | None, json: Path | None) -> None:
     """Raise before the work where its results could not be written."""
     if output is not None and output.exists() and not output.is_dir():
@@ -167,10 +185,10 @@ def device_of(name: str) -> torch.device:
 
 
 def some(pictures: FolderPictures, count: int) -> FolderPictures:
-    """Choose some pictures at even distances, as those side by side are often alike."""
+    """Choose some pictures in an order of chance, as those side by side are often alike."""
     if count > len(pictures):
         raise ValueError(f"{pictures.path} has {len(pictures)} pictures to score, --images asks for {count}")
-    return pictures.take(spread(len(pictures), count).numpy())
+    return pictures.take(np.random.default_rng(0).permutation(len(pictures))[:count])
 
 
 def say_lossy(pictures: FolderPictures, reference: Pictures) -> None:
@@ -211,7 +229,7 @@ def sides(
             f"{2 * FEWEST}: give more, or something to compare with, by --reference or -c"
         )
     order = np.random.default_rng(0).permutation(len(folder))
-    halves = np.sort(order[: len(folder) // 2]), np.sort(order[len(folder) // 2 :])
+    halves = order[: len(folder) // 2], order[len(folder) // 2 :]
     return folder.take(halves[0]), RealPictures(folder.take(halves[1]), "the other half")
 
 

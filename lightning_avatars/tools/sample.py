@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
+from lightning_avatars.checkpoints import load_module
 from lightning_avatars.families.base import GenerativeModule
 from lightning_avatars.images import save_sheet, to_bytes, to_picture
 from lightning_avatars.labels import assign
-from lightning_avatars.tools.checkpoints import load_module
 
 
 def sample(

@@ -14,6 +14,7 @@ from lightning_avatars.metrics.extractors.vision_transformers import CLIP_L_336,
 from lightning_avatars.metrics.weights import (
     ALEXNET,
     ALEXNET_FEATURES,
+    ARCFACE,
     INCEPTION,
     INCEPTION_FEATURES,
     VGG16,
@@ -23,7 +24,7 @@ from lightning_avatars.metrics.weights import (
     weights_folder,
 )
 
-KNOWN = (INCEPTION, INCEPTION_FEATURES, ALEXNET, ALEXNET_FEATURES, VGG16, VGG16_FEATURES, DINOV2, CLIP_L_336)
+KNOWN = (INCEPTION, INCEPTION_FEATURES, ALEXNET, ALEXNET_FEATURES, VGG16, VGG16_FEATURES, DINOV2, CLIP_L_336, ARCFACE)
 
 
 def weights(fetch: str | list[str] | None = None) -> None:

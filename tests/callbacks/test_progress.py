@@ -45,9 +45,10 @@ def test_a_run_ends_with_its_speed_scores_and_paths(tmp_path):
 def test_other_processes_and_a_disabled_bar_say_nothing(rank, disabled):
     bar, written = progress_bar()
     trainer = SimpleNamespace(
-        is_global_zero=rank == 0, callbacks=[Run(images=8)], default_root_dir="here", callback_metrics={}
-    )
-    module = SimpleNamespace(images_seen=8)
+        is_global_zero=rank == 0, callbacks=[Run(images=8)], default_root_dir="here", callback_metrics={},
+        world_size=1, datamodule=SimpleNamespace(batch_size=8, channels=3, resolution=8),
+    )  # fmt: skip
+    module = SimpleNamespace(images_seen=8, memory_need=lambda *_: None)
     bar.setup(trainer, module, "fit")
     if disabled:
         bar.disable()
@@ -74,7 +75,8 @@ def test_a_resumed_run_counts_its_speed_from_where_it_went_on(monkeypatch):
     )
     clock = iter([100.0, 110.0, 120.0])
     monkeypatch.setattr("lightning_avatars.callbacks.progress.time.monotonic", lambda: next(clock))
-    module = SimpleNamespace(images_seen=1000)
+    module = SimpleNamespace(images_seen=1000, memory_need=lambda *_: None)
+    trainer.world_size, trainer.datamodule = 1, SimpleNamespace(batch_size=8, channels=3, resolution=8)
     bar.on_train_start(trainer, module)
     module.images_seen = 3000
     bar.on_train_batch_end(trainer, module, None, {}, 0)

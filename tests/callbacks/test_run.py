@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from lightning.pytorch import Callback
 
 from lightning_avatars.callbacks.run import Run
+from lightning_avatars.checkpoints import read_checkpoint
 from tests.conf.training import fit, game
 
 
@@ -80,3 +83,87 @@ def test_a_run_of_no_images_is_refused():
 def test_nothing_half_written_is_left(tmp_path):
     fit(game(), tmp_path, callbacks=[Run(images=16, save_every=8, keep=5)])
     assert names(tmp_path) == ["images_000000008.ckpt", "images_000000016.ckpt"]
+
+
+class Scores(Callback):
+    """Logs a score at each validation that is best at one of them."""
+
+    def __init__(self, scores, name="val/fd_pixels_20"):
+        self.scores, self.name = scores, name
+
+    def on_validation_epoch_end(self, trainer, pl_module):
+        pl_module.log(self.name, self.scores[pl_module.images_seen])
+
+
+def watched(images, **arguments):
+    return Run(
+        **{"images": images, "validate_every": 16, "save_every": 0, "keep": 1, "best": "val/fd_pixels_20"} | arguments
+    )
+
+
+LOWER_IS_BETTER = {16: 5.0, 32: 3.0, 48: 4.0, 64: 3.5, 80: 2.0}
+
+
+def images_of(path):
+    return read_checkpoint(path)["state_dict"]["_extra_state"]["images_seen"]
+
+
+def test_the_best_checkpoint_outlives_newer_ones(tmp_path):
+    fit(game(), tmp_path, callbacks=[Scores(LOWER_IS_BETTER), watched(64)])
+    assert names(tmp_path) == ["best.ckpt", "images_000000064.ckpt"]
+    assert images_of(tmp_path / "checkpoints/best.ckpt") == 32
+
+
+def test_where_more_is_better_the_highest_is_the_best(tmp_path):
+    scores = {16: 0.3, 32: 0.6, 48: 0.5}
+    fit(
+        game(),
+        tmp_path,
+        callbacks=[Scores(scores, "val/coverage_pixels_20"), watched(48, best="val/coverage_pixels_20")],
+    )
+    assert images_of(tmp_path / "checkpoints/best.ckpt") == 32
+
+
+def test_no_number_is_never_the_best(tmp_path):
+    fit(game(), tmp_path, callbacks=[Scores({16: math.nan, 32: 3.0, 48: math.nan}), watched(48)])
+    assert images_of(tmp_path / "checkpoints/best.ckpt") == 32
+
+
+@pytest.mark.parametrize(("images", "best"), [(64, 32), (80, 80)])
+def test_the_best_score_is_remembered_where_a_run_goes_on(tmp_path, images, best):
+    fit(game(), tmp_path, callbacks=[Scores(LOWER_IS_BETTER), watched(48)])
+    newest = tmp_path / "checkpoints/images_000000048.ckpt"
+    fit(game(), tmp_path, ckpt_path=newest, callbacks=[Scores(LOWER_IS_BETTER), watched(images)])
+    assert names(tmp_path) == ["best.ckpt", f"images_{images:09d}.ckpt"]
+    assert images_of(tmp_path / "checkpoints/best.ckpt") == best
+
+
+def test_another_score_starts_anew(tmp_path):
+    fit(game(), tmp_path, callbacks=[Scores(LOWER_IS_BETTER), watched(32)])
+    newest = tmp_path / "checkpoints/images_000000032.ckpt"
+    other = [Scores({48: 9.0}, "val/kd_pixels_20"), watched(48, best="val/kd_pixels_20")]
+    fit(game(), tmp_path, ckpt_path=newest, callbacks=other)
+    assert images_of(tmp_path / "checkpoints/best.ckpt") == 48
+
+
+def test_a_score_that_is_not_logged_is_named_with_those_that_are(tmp_path):
+    with pytest.warns(UserWarning, match=r"run\.best is 'val/fd_other', .* it logged .*val/fd_pixels_20"):
+        fit(game(), tmp_path, callbacks=[Scores({16: 1.0}), watched(16, best="val/fd_other")])
+    assert names(tmp_path) == ["images_000000016.ckpt"]
+
+
+def test_without_links_the_best_is_copied(tmp_path, monkeypatch):
+    def refuse(source, target):
+        raise PermissionError
+
+    monkeypatch.setattr("os.link", refuse)
+    fit(game(), tmp_path, callbacks=[Scores(LOWER_IS_BETTER), watched(48)])
+    assert images_of(tmp_path / "checkpoints/best.ckpt") == 32
+
+
+def test_a_run_can_go_on_from_its_best(tmp_path):
+    fit(game(), tmp_path, callbacks=[Scores(LOWER_IS_BETTER), watched(64)])
+    module = game()
+    callbacks = [Scores(LOWER_IS_BETTER), watched(48)]
+    fit(module, tmp_path, ckpt_path=tmp_path / "checkpoints/best.ckpt", callbacks=callbacks)
+    assert module.images_seen == 48 and "best.ckpt" in names(tmp_path)

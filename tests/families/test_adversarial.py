@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from lightning.pytorch.plugins import MixedPrecision
 from torch import nn
 
 from lightning_avatars.images import to_float
@@ -229,6 +230,65 @@ def test_bf16_trains_with_penalties_in_float32(tmp_path):
     fit(exact, tmp_path / "exact")
     assert set(dtypes) == {torch.float32}
     torch.testing.assert_close(weights(module), weights(exact), rtol=0.05, atol=0.01)
+
+
+def half(scale: float) -> MixedPrecision:
+    """16-mixed with its scaler, which on a CPU Lightning would silently make bf16-mixed."""
+    return MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=2))
+
+
+def test_float16_trains_both_players_and_clips_what_has_been_unscaled(tmp_path):
+    module, exact = (game(clip_gradients=0.5, discriminator_terms={"r1": R1()}) for _ in range(2))
+    plugin = half(2.0**8)
+    fit(module, tmp_path / "half", plugins=[plugin])
+    fit(exact, tmp_path / "exact")
+    assert module.images_seen == 40 and plugin.scaler.get_scale() == 2.0**13  # 5 batches of two steps, growing every 2
+    torch.testing.assert_close(weights(module), weights(exact), rtol=0.05, atol=0.01)
+
+
+def test_a_gradient_that_overflows_costs_one_player_one_step_and_halves_the_scale(tmp_path):
+    module, plugin = game(), half(2.0**8)
+    plugin.scaler.set_growth_interval(1000)
+    before = {}
+    original = module.finish_turn
+
+    def overflow(player, optimizer):
+        hit = module.images_seen == 8 and player == "discriminator"
+        if hit:
+            next(module.discriminator.parameters()).grad.fill_(float("inf"))
+            before.update({name: t.clone() for name, t in module.discriminator.state_dict().items()})
+        original(player, optimizer)
+        if hit:
+            after = module.discriminator.state_dict()
+            assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+
+    module.finish_turn = overflow
+    generator = module.generator.hidden.weight.detach().clone()
+    fit(module, tmp_path, images=16, plugins=[plugin])
+    assert before and plugin.scaler.get_scale() == 2.0**7
+    assert not torch.equal(generator, module.generator.hidden.weight)
+    assert torch.isfinite(weights(module)).all()
+
+
+def test_compiled_networks_train_the_same_and_penalties_run_them_as_they_are(tmp_path, monkeypatch):
+    """With a backend that needs no compiler of C; it too refuses to be derived twice."""
+    compiled, compile_in_place = [], torch.nn.Module.compile
+
+    def compile_(network):
+        compiled.append(type(network).__name__)
+        compile_in_place(network, backend="aot_eager")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_)
+    terms = {"r1": lambda: R1(every=2), "gp": lambda: GradientPenalty(every=3)}
+    fast, plain = (
+        game(discriminator_terms={name: make() for name, make in terms.items()}, compile=chosen)
+        for chosen in (True, False)
+    )
+    fit(fast, tmp_path / "fast", images=48)
+    fit(plain, tmp_path / "plain", images=48)
+    assert compiled == ["TinyGenerator", "TinyDiscriminator"]
+    assert list(fast.state_dict()) == list(plain.state_dict())
+    torch.testing.assert_close(weights(fast), weights(plain), rtol=1e-5, atol=1e-7)
 
 
 def test_labels_must_suit_the_networks():

@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
+from lightning_avatars.checkpoints import load_module
 from lightning_avatars.cli import main
 from lightning_avatars.families.adversarial import Adversarial
 from lightning_avatars.images import to_bytes
-from lightning_avatars.tools.checkpoints import load_module
 from tests.conf.training import checkpoint_of
 
 

@@ -1,0 +1,53 @@
+"""How much memory a run will need, told before it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+
+
+class Need(NamedTuple):
+    """Bytes that training needs, apart from what libraries keep for themselves."""
+
+    weights: int  # parameters, their gradients, two moments of Adam, averages, buffers
+    activations: int  # kept between forward and backward pass of the hungriest turn
+
+    def __str__(self) -> str:
+        total, weights, activations = (x / 2**30 for x in (sum(self), *self))
+        return f"about {total:,.1f} GiB: {weights:,.1f} of weights and {activations:,.1f} of activations"
+
+
+def of_weights(module: nn.Module) -> int:
+    """Bytes of parameters, with a gradient and two moments for each that is trained, and of buffers."""
+    trained = sum(4 * size(p) if p.requires_grad else size(p) for p in module.parameters())
+    return trained + sum(size(b) for b in module.buffers())
+
+
+def of_activations(run: Callable[[], object]) -> int:
+    """Bytes that a forward pass keeps for its backward pass, found without computing anything.
+
+    Args:
+        run: Calls networks with inputs that it makes; neither are touched.
+    """
+    kept: dict[int, int] = {}
+    held: list[Tensor] = []  # so that no storage's place is used twice
+
+    def keep(tensor: Tensor) -> Tensor:
+        if isinstance(tensor, FakeTensor):  # parameters are not
+            storage = tensor.untyped_storage()
+            kept[storage._cdata] = storage.nbytes()
+            held.append(tensor)
+        return tensor
+
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        run()
+    return sum(kept.values())
+
+
+def size(tensor: Tensor) -> int:
+    """Bytes of a tensor."""
+    return tensor.numel() * tensor.element_size()

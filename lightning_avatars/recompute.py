@@ -1,0 +1,33 @@
+"""Memory for time: parts of a network whose activations are computed again in the backward pass (Chen et al. 2016)."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from lightning_avatars.networks.layers.normalization import BatchNorm2d
+
+
+def recompute(module: nn.Module, parts: list[str]) -> None:
+    """Let parts of a module keep their inputs alone, and run again when their gradients are needed; keys stay.
+
+    Gradients of gradients, as R1 takes them, are the same too.
+
+    Args:
+        module: The module.
+        parts: Names of submodules, such as ``generator.stages``; of a list of stages, each is a part of its own.
+
+    Raises:
+        ValueError: There is no such part, or it holds batch norm, whose running statistics would move twice.
+    """
+    for name in parts:
+        try:
+            part = module.get_submodule(name)
+        except AttributeError as error:
+            raise ValueError(f"recompute names {name!r}, which is no part of the model ({error})") from error
+        for stage in part if isinstance(part, nn.ModuleList) else [part]:
+            if any(isinstance(layer, BatchNorm2d) for layer in stage.modules()):
+                raise ValueError(f"recompute names {name!r}, whose batch norm would count every image twice")
+            stage.forward = partial(checkpoint, stage.forward, use_reentrant=False)

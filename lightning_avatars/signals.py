@@ -1,0 +1,35 @@
+"""Signals that ask a run to end: noted when they come, obeyed between two batches."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+
+NOTED = (signal.SIGTERM, signal.SIGUSR1)
+
+
+class Signals:
+    """Notes SIGTERM and SIGUSR1 while it is installed, in place of what handled them before.
+
+    Lightning's own handlers save in the middle of a batch, or broadcast while other processes are at something else;
+    a checkpoint from there is not the same run, and two processes hang.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self.before: dict[int, object] = {}
+
+    def install(self) -> None:
+        """Note signals from now on; other threads than the main one can't."""
+        if threading.current_thread() is threading.main_thread() and not self.before:
+            self.before = {number: signal.signal(number, self.note) for number in NOTED}
+
+    def remove(self) -> None:
+        """Put back what handled the signals before."""
+        for number, handler in self.before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+        self.before = {}
+
+    def note(self, number: int, frame: FrameType | None) -> None:
+        self.received = number

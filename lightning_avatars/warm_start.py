@@ -1,0 +1,81 @@
+"""Training that starts from weights of another run: one's own faces from a generator of many."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from pathlib import Path
+
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+
+from lightning_avatars.checkpoints import load_module, read_checkpoint
+from lightning_avatars.families.base import FaceModule, GenerativeModule
+
+MOST_NAMED = 8
+LEFT_ALONE = ("terms.", "augment.", "balance.")  # what a run learns of its own course
+
+
+def start_from(module: FaceModule, path: Path) -> None:
+    """Take the networks' weights from a checkpoint or from exported weights; clocks and optimizers start at zero.
+
+    Args:
+        module: The module of the new run.
+        path: A checkpoint written by ``fit``, or a ``.safetensors`` file that ``export`` wrote.
+
+    Raises:
+        ValueError: Networks are not of the same shape; what doesn't fit is named.
+    """
+    if path.suffix == ".safetensors":
+        given = load_module(path)
+        assert isinstance(given, GenerativeModule) and isinstance(module, GenerativeModule)
+        check_fit(path, given.sampling_state(), module.sampling_state())
+        module.load_sampling_state(given.sampling_state())
+        rank_zero_warn(f"{path} holds a generator alone: all else starts from new weights")
+        return
+    saved = read_checkpoint(path).get("state_dict", {})
+    own = {name: t for name, t in module.state_dict().items() if isinstance(t, Tensor)}
+    wanted = {name: tensor for name, tensor in own.items() if not name.startswith(LEFT_ALONE)}
+    given = {name: tensor for name, tensor in saved.items() if isinstance(tensor, Tensor)}
+    given = {name: tensor for name, tensor in given.items() if not name.startswith(LEFT_ALONE)}
+    check_fit(path, given, wanted)
+    module.load_state_dict(given, strict=False)
+
+
+def check_fit(path: Path, given: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
+    """Raise where weights don't fit a module."""
+    problems = [
+        f"{name} is {list(given[name].shape)} there and {list(tensor.shape)} here"
+        for name, tensor in wanted.items()
+        if name in given and given[name].shape != tensor.shape
+    ]
+    problems += [f"{name} is not there" for name in wanted.keys() - given.keys()]
+    problems += [f"{name} is not here" for name in given.keys() - wanted.keys()]
+    if problems:
+        more = f", and {len(problems) - MOST_NAMED} more" if len(problems) > MOST_NAMED else ""
+        raise ValueError(
+            f"the weights of {path} don't fit this model: {'; '.join(sorted(problems)[:MOST_NAMED])}{more}. Give the "
+            "same model configuration, data.resolution and channels, and as many labels, or none on both sides"
+        )
+
+
+def freeze(module: FaceModule, parts: list[str]) -> None:
+    """Keep parts of a module as they are (FreezeD, Mo et al. 2020): their parameters get no gradients.
+
+    Args:
+        module: The module.
+        parts: Names of parameters, or what they begin with, such as ``discriminator.stages.0``.
+
+    Raises:
+        ValueError: A name that no parameter begins with; the nearest ones are given.
+    """
+    names = [name for name, _ in module.named_parameters()]
+    for part in parts:
+        frozen = [name for name in names if name == part or name.startswith(f"{part}.")]
+        if not frozen:
+            known = sorted({name.rpartition(".")[0] for name in names})
+            raise ValueError(
+                f"freeze names {part!r}, with which no parameter of the model begins; the nearest are "
+                f"{', '.join(get_close_matches(part, known, 4, 0.3)) or ', '.join(known[:8])}"
+            )
+        for name in frozen:
+            module.get_parameter(name).requires_grad_(False)

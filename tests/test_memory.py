@@ -1,0 +1,53 @@
+"""What a run will need, found without computing anything."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lightning_avatars.memory import Need, of_activations, of_weights
+from lightning_avatars.networks.r3gan import R3GANDiscriminator
+from lightning_avatars.terms.gradients import R1
+from tests.conf.training import fit, game
+
+
+def test_activations_are_those_that_a_real_pass_keeps():
+    network, kept, held = R3GANDiscriminator(resolution=32, width=8), {}, []
+
+    def pack(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        held.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        network(torch.zeros(4, 3, 32, 32))
+    own = {p.untyped_storage().data_ptr() for p in network.parameters()}
+    expected = sum(count for place, count in kept.items() if place not in own)
+    assert of_activations(lambda: network(torch.zeros(4, 3, 32, 32))) == pytest.approx(expected, rel=0.01)
+
+
+def test_weights_count_gradients_and_two_moments_where_they_are_trained():
+    layer = torch.nn.Linear(10, 10)
+    assert of_weights(layer) == 4 * 110 * 4
+    assert of_weights(layer.requires_grad_(False)) == 110 * 4
+    assert str(Need(3 * 2**30, 2**29)) == "about 3.5 GiB: 3.0 of weights and 0.5 of activations"
+
+
+def test_a_game_knows_its_need_and_is_not_changed_by_being_asked(tmp_path):
+    module = game(normalized=True)
+    fit(module, tmp_path, images=8)
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items() if isinstance(tensor, torch.Tensor)}
+    need, twice = (module.memory_need(images, 3, 8) for images in (8, 16))
+    assert 1.5 < twice.activations / need.activations < 2.1 and twice.weights == need.weights
+    module.micro_batch = 8
+    assert module.memory_need(16, 3, 8) == need
+    assert all(torch.equal(module.state_dict()[name], tensor) for name, tensor in before.items())
+
+
+def test_penalties_and_half_precision_are_part_of_it(tmp_path):
+    plain, penalised, half = game(), game(discriminator_terms={"r1": R1()}), game()
+    fit(plain, tmp_path / "plain", images=8)
+    fit(penalised, tmp_path / "penalised", images=8)
+    fit(half, tmp_path / "half", images=8, precision="bf16-mixed")
+    needs = [module.memory_need(64, 3, 8).activations for module in (plain, penalised, half)]
+    assert needs[1] > 1.3 * needs[0] and needs[2] < needs[0]

@@ -1,0 +1,100 @@
+"""Runs go on where they were, by the command line, and end as they would have without an interruption."""
+
+from __future__ import annotations
+
+import csv
+import random
+import signal
+from pathlib import Path
+
+import pytest
+
+from lightning_avatars.cli import main
+from tests.conf.faults import checkpoints, equal, start, statuses, training_state, wait_until
+from tests.conf.training import TINY
+
+QUIET = ["--quality.enabled", "false", "--preview.every", "0", "--trainer.logger", "false"]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def last(number: int = 1, images: int = 64) -> dict[str, object]:
+    return training_state(Path(f"runs/tiny/{number}/checkpoints/images_{images:09d}.ckpt"))
+
+
+@pytest.mark.parametrize("how", [["--ckpt_path", "last"], ["--resume", "auto"]])
+def test_a_run_goes_on_in_its_folder_and_dashboard_and_ends_with_the_same_weights(how):
+    rows = ["--quality.enabled", "false", "--trainer.log_every_n_steps", "1"]
+    main(["fit", "-c", TINY, *rows, "--run.images", "32"])
+    run, dashboard = Path("runs/tiny/1"), Path("runs/tiny/1/wandb_id").read_text()
+    main(["fit", "-c", TINY, *rows, *how])
+    assert [folder.name for folder in Path("runs/tiny").iterdir()] == ["1"]
+    assert (run / "wandb_id").read_text() == dashboard and len(dashboard) == 16
+    seen = [
+        [int(row["step"]) for row in csv.DictReader(path.open())] for path in sorted(run.glob("logs/*/metrics.csv"))
+    ]
+    assert [(min(steps), max(steps)) for steps in seen] == [(8, 32), (40, 64)], "a table for each start"
+    main(["fit", "-c", TINY, *QUIET])
+    assert equal(last(1), last(2))
+
+
+def test_auto_starts_a_run_where_there_is_none_and_last_refuses(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "-c", TINY, *QUIET, "--ckpt_path", "last"])
+    said = capsys.readouterr().err
+    assert stop.value.code == 2 and "error: there is no checkpoint in runs/tiny to go on from" in said
+    assert not Path("runs").exists()
+    main(["fit", "-c", TINY, *QUIET, "--resume", "auto", "--run.images", "8"])
+    assert checkpoints(Path("runs/tiny/1")) == ["images_000000008.ckpt"]
+
+
+def test_a_finished_run_trains_no_further():
+    main(["fit", "-c", TINY, *QUIET])
+    before = last()
+    main(["fit", "-c", TINY, *QUIET, "--resume", "auto"])
+    assert equal(last(), before) and checkpoints(Path("runs/tiny/1")) == [
+        "images_000000032.ckpt", "images_000000064.ckpt"
+    ]  # fmt: skip
+
+
+def test_a_damaged_newest_checkpoint_costs_only_what_came_after_the_one_before():
+    main(["fit", "-c", TINY, *QUIET])
+    whole, newest = last(), Path("runs/tiny/1/checkpoints/images_000000064.ckpt")
+    newest.write_bytes(newest.read_bytes()[:-3000])
+    with pytest.warns(UserWarning, match=r"images_000000064\.ckpt is damaged"):
+        main(["fit", "-c", TINY, *QUIET, "--ckpt_path", "last"])
+    assert equal(last(), whole)
+
+
+def test_a_damaged_checkpoint_that_was_named_is_refused_in_a_line(capsys):
+    main(["fit", "-c", TINY, *QUIET])
+    newest = Path("runs/tiny/1/checkpoints/images_000000064.ckpt")
+    newest.write_bytes(newest.read_bytes()[:-3000])
+    for command in (["fit", "-c", TINY, *QUIET], ["validate"]):
+        with pytest.raises(SystemExit) as stop:
+            main([*command, "--ckpt_path", str(newest)])
+        said = capsys.readouterr().err
+        assert stop.value.code == 2 and "Traceback" not in said
+        assert f"{newest} can't be read as a checkpoint" in said and "images_000000032.ckpt is whole" in said
+
+
+def test_a_run_killed_three_times_at_random_ends_as_if_nothing_had_happened():
+    run = Path("runs/tiny/1")
+    arguments = ["fit", "-c", TINY, *QUIET, "--run.images", "1600", "--run.save_every", "40", "--resume", "auto"]
+    moments = random.Random(0)
+    for _ in range(3):
+        known = checkpoints(run)[-1:]
+        further = moments.randint(1, 4)  # new checkpoints until the end comes
+        processes = start(arguments, Path.cwd())
+        for _ in range(further):
+            wait_until(lambda known=known: checkpoints(run)[-1:] != known, processes)
+            known = checkpoints(run)[-1:]
+        processes[0].kill()
+        assert statuses(processes) == [-signal.SIGKILL]
+    assert "images_000001600.ckpt" not in checkpoints(run)
+    main(arguments)
+    main([*arguments[:-2]])
+    assert equal(last(1, 1600), last(2, 1600))

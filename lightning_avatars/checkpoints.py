@@ -41,16 +41,15 @@ class WholeFiles(TorchCheckpointIO):
     def __init__(self, beside: bool = True) -> None:
         self.beside = beside
         self.job: tuple[Future[None], Path] | None = None
+        self.then: Callable[[], object] | None = None  # what is done once the next file is there
         self.pool = ThreadPoolExecutor(1, "checkpoint")
 
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Callable[[], object] | None = None
-    ) -> None:
-        """Write a checkpoint; ``storage_options`` is called once it is there."""
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None) -> None:
+        """Write a checkpoint, and then call ``then``."""
         self.finish()
         if self.beside:
             checkpoint = apply_to_collection(checkpoint, Tensor, lambda tensor: tensor.detach().to("cpu", copy=True))
-        self.job = self.pool.submit(write, checkpoint, Path(path), storage_options), Path(path)
+        self.job = self.pool.submit(write, checkpoint, Path(path), self.then), Path(path)
         if not self.beside:
             self.finish()
 

@@ -22,15 +22,15 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_avatars import shipped
 from lightning_avatars.callbacks.evaluate import SampleQuality
-from lightning_avatars.callbacks.guard import Diverged, Guard, Rollback
+from lightning_avatars.callbacks.guard import Guard, Rollback
 from lightning_avatars.callbacks.predictions import Predictions
 from lightning_avatars.callbacks.preview import Preview
 from lightning_avatars.callbacks.progress import ImageProgress
 from lightning_avatars.callbacks.reconstruction import ReconstructionQuality
 from lightning_avatars.callbacks.results import RecognitionQuality
 from lightning_avatars.callbacks.run import Run
-from lightning_avatars.checkpoints import last_good
 from lightning_avatars.data.base import FaceData
+from lightning_avatars.disk import put_in_place
 from lightning_avatars.families.base import FaceModule
 from lightning_avatars.loggers import default_loggers
 from lightning_avatars.matching import match_data, match_seed, say_dropped_terms
@@ -63,7 +63,11 @@ class SaveConfig(SaveConfigCallback):
         if stage == "fit":
             path = Path(trainer.default_root_dir) / "config.yaml"
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.parser.save(self.config, path, skip_none=False, overwrite=True, multifile=False)
+            kept = self.config.clone()
+            kept[stage].ckpt_path, kept[stage].resume = None, "never"  # a template must not go on from this run
+            temporary = path.with_suffix(".part.yaml")
+            self.parser.save(kept, temporary, skip_none=False, overwrite=True, multifile=False)
+            put_in_place(temporary, path)
             for logger in trainer.loggers:
                 if isinstance(logger, WandbLogger):
                     logger.log_hyperparams(yaml.safe_load(path.read_text()))
@@ -239,11 +243,8 @@ def run_with_rollbacks(args: list[str]) -> None:
         try:
             return run_trainer(args)
         except Rollback as back:
-            checkpoint = last_good(back.folder)
-            if checkpoint is None:
-                raise Diverged(f"{back}: the run has diverged, and there is no checkpoint to go back to") from back
-            rank_zero_warn(f"{back}: going back to {checkpoint}, and on with seed {back.seed}")
-            again = ["--ckpt_path", str(checkpoint), "--seed_everything", str(back.seed)]
+            rank_zero_warn(f"{back}: going back to {back.checkpoint}, and on with seed {back.seed}")
+            again = ["--ckpt_path", str(back.checkpoint), "--seed_everything", str(back.seed)]
             args = [*args, *again, "--guard.rollbacks", str(back.left)]
 
 

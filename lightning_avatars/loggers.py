@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_avatars.disk import spared
+from lightning_avatars.runs import rank
 
 
 class Dashboard(WandbLogger):
@@ -64,8 +65,13 @@ class Table(CSVLogger):
                 raise
 
 
-def run_id(folder: Path) -> str:
-    """Return the name by which the dashboard knows the run of a folder, the same after every start."""
+def run_id(folder: Path) -> str | None:
+    """Return the name by which the dashboard knows the run of a folder, the same after every start.
+
+    None on all processes but the first, which alone talks to the dashboard.
+    """
+    if rank():
+        return None
     path = folder / "wandb_id"
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from functools import partial
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
-
-from lightning_avatars.networks.layers.normalization import BatchNorm2d
 
 
 def recompute(module: nn.Module, parts: list[str]) -> None:
@@ -28,6 +27,6 @@ def recompute(module: nn.Module, parts: list[str]) -> None:
         except AttributeError as error:
             raise ValueError(f"recompute names {name!r}, which is no part of the model ({error})") from error
         for stage in part if isinstance(part, nn.ModuleList) else [part]:
-            if any(isinstance(layer, BatchNorm2d) for layer in stage.modules()):
+            if any(isinstance(layer, _BatchNorm) for layer in stage.modules()):
                 raise ValueError(f"recompute names {name!r}, whose batch norm would count every image twice")
             stage.forward = partial(checkpoint, stage.forward, use_reentrant=False)

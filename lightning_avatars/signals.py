@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from types import FrameType
+from typing import Any
 
 NOTED = (signal.SIGTERM, signal.SIGUSR1)
 
@@ -18,7 +19,7 @@ class Signals:
 
     def __init__(self) -> None:
         self.received: int | None = None
-        self.before: dict[int, object] = {}
+        self.before: dict[int, Any] = {}
 
     def install(self) -> None:
         """Note signals from now on; other threads than the main one can't."""
@@ -28,7 +29,7 @@ class Signals:
     def remove(self) -> None:
         """Put back what handled the signals before."""
         for number, handler in self.before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: one that Python did not set
         self.before = {}
 
     def note(self, number: int, frame: FrameType | None) -> None:

@@ -18,6 +18,8 @@ LEFT_ALONE = ("terms.", "augment.", "balance.")  # what a run learns of its own 
 def start_from(module: FaceModule, path: Path) -> None:
     """Take the networks' weights from a checkpoint or from exported weights; clocks and optimizers start at zero.
 
+    The average goes on with the half-life that it had, instead of forgetting what it was given.
+
     Args:
         module: The module of the new run.
         path: A checkpoint written by ``fit``, or a ``.safetensors`` file that ``export`` wrote.
@@ -27,9 +29,11 @@ def start_from(module: FaceModule, path: Path) -> None:
     """
     if path.suffix == ".safetensors":
         given = load_module(path)
-        assert isinstance(given, GenerativeModule) and isinstance(module, GenerativeModule)
+        if not (isinstance(given, GenerativeModule) and isinstance(module, GenerativeModule)):
+            raise ValueError(f"{path} holds a generator: {type(module).__name__} can't start from it")
         check_fit(path, given.sampling_state(), module.sampling_state())
         module.load_sampling_state(given.sampling_state())
+        module.images_before = given.images_before + given.images_seen
         rank_zero_warn(f"{path} holds a generator alone: all else starts from new weights")
         return
     saved = read_checkpoint(path).get("state_dict", {})
@@ -39,6 +43,8 @@ def start_from(module: FaceModule, path: Path) -> None:
     given = {name: tensor for name, tensor in given.items() if not name.startswith(LEFT_ALONE)}
     check_fit(path, given, wanted)
     module.load_state_dict(given, strict=False)
+    clocks = saved.get("_extra_state", {})
+    module.images_before = clocks.get("images_before", 0) + clocks.get("images_seen", 0)
 
 
 def check_fit(path: Path, given: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:

@@ -65,6 +65,16 @@ def test_averages_are_taken_too(source):
     assert module.images_seen == 0 and module.turns == {"discriminator": 0, "generator": 0}
 
 
+def test_the_average_goes_on_where_it_was_instead_of_forgetting(source):
+    state = tuned(source, *STILL)["state_dict"]  # two batches of 8 after 40 images, a share of 0.05 of which is kept
+    assert state["_extra_state"]["images_before"] == 40
+    given, raw = tensors(source)["average.average.hidden.weight"], tensors(source)["generator.hidden.weight"]
+    kept = 1.0
+    for seen in (48, 56):
+        kept *= 0.5 ** (8 / (seen * 0.05))
+    torch.testing.assert_close(state["average.average.hidden.weight"], raw + kept * (given - raw), rtol=1e-5, atol=1e-7)
+
+
 def test_a_run_from_other_weights_is_another_run(source):
     warm = tuned(source)["state_dict"]
     main(["fit", "-c", TINY, *QUIET, "--data.dataset.count", "60", "--run.images", "16"])

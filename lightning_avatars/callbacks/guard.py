@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from lightning_avatars.checkpoints import last_good
 from lightning_avatars.data.base import Batch
 from lightning_avatars.families.base import FaceModule, GenerativeModule
 from lightning_avatars.images import to_float
@@ -30,15 +31,15 @@ class Rollback(Exception):  # noqa: N818 - what is to be done
     """A run shall go on from its last good checkpoint with another seed.
 
     Args:
-        folder: The run's folder.
+        checkpoint: What to go back to.
         seed: The seed to go on with.
         left: How often this may happen again.
         why: What was seen.
     """
 
-    def __init__(self, folder: Path, seed: int, left: int, why: str) -> None:
+    def __init__(self, checkpoint: Path, seed: int, left: int, why: str) -> None:
         super().__init__(why)
-        self.folder, self.seed, self.left = folder, seed, left
+        self.checkpoint, self.seed, self.left = checkpoint, seed, left
 
 
 class Guard(Callback):
@@ -86,7 +87,10 @@ class Guard(Callback):
         folder = Path(trainer.default_root_dir)
         seen = f"after {module.images_seen:,} images {why}"
         if self.rollbacks:
-            raise Rollback(folder, module.seed + 1, self.rollbacks - 1, seen)
+            trainer.strategy.checkpoint_io.teardown()  # what is being written may be the one to go back to
+            checkpoint = trainer.strategy.broadcast(last_good(folder) if trainer.is_global_zero else None)
+            if checkpoint is not None:
+                raise Rollback(checkpoint, module.seed + 1, self.rollbacks - 1, seen)
         raise Diverged(
             f"{seen}: the run has diverged and can't go on. Its checkpoints in {folder} are whole. Try a lower "
             "learning rate, clip_gradients, a higher weight of R1, or trainer.precision 32-true in place of 16-mixed; "

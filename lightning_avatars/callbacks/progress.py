@@ -62,7 +62,11 @@ class ImageProgress(ProgressBar):
             return
         data = trainer.datamodule
         images = data.batch_size // trainer.world_size
-        need = module.memory_need(images, data.channels, data.resolution)
+        try:
+            need = module.memory_need(images, data.channels, data.resolution)
+        except Exception as error:  # what a term does with numbers, an estimate without numbers may not be able to
+            self.console.print(f"memory for training: not known ({type(error).__name__})")
+            return
         if need is None:
             return
         self.console.print(f"memory for training: {need}")

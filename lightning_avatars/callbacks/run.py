@@ -19,6 +19,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning_avatars.callbacks.guard import finite
 from lightning_avatars.checkpoints import FOLDER, WholeFiles, by_age
 from lightning_avatars.data.base import Batch
+from lightning_avatars.disk import put_in_place
 from lightning_avatars.evaluation.scores import direction
 from lightning_avatars.signals import Signals
 from lightning_avatars.strategies import PhaseDDP
@@ -111,7 +112,7 @@ class Run(Checkpoint):
         self.validation_started = 0.0
         if trainer.sanity_checking or not self.started:
             return
-        better = self.is_better(trainer)
+        better = trainer.strategy.broadcast(self.is_better(trainer))
         if self.due or trainer.should_stop or better:
             self.save(trainer, pl_module, better)
 
@@ -153,13 +154,14 @@ class Run(Checkpoint):
     def save(self, trainer: Trainer, module: LightningModule, better: bool = False) -> None:
         """Save a checkpoint; then end the run where a signal has asked for it."""
         self.due = False
-        if not finite(module):
+        if not trainer.strategy.reduce_boolean_decision(finite(module)):
             rank_zero_warn(f"not saved after {module.images_seen:,} images: weights are no finite numbers any more")
         else:
             if isinstance(trainer.strategy, PhaseDDP):
                 trainer.strategy.check_equal(module)
             path = Path(trainer.default_root_dir) / FOLDER / f"images_{module.images_seen:09d}.ckpt"
-            trainer.save_checkpoint(path, storage_options=partial(self.tidy, path, better))
+            self.files.then = partial(self.tidy, path, better)
+            trainer.save_checkpoint(path)
         if self.told:
             self.files.finish()
             trainer.strategy.barrier()
@@ -174,6 +176,6 @@ class Run(Checkpoint):
                 os.link(path, link)
             except OSError:  # a file system without links
                 shutil.copyfile(path, link)
-            link.replace(path.with_name(BEST))
+            put_in_place(link, path.with_name(BEST))
         for old in by_age(path.parent.parent)[: -self.keep]:
             old.unlink()

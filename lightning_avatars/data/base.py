@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -183,7 +184,8 @@ class Batches(Dataset[Batch]):
 
 
 def end_with_parent(worker: int) -> None:
-    """Let a process that reads ahead end with the training that was killed."""
+    """Let a process that reads ahead end with the training, and not by a signal to the training's process group."""
+    os.setpgid(0, 0)
     live_with_parent()
 
 

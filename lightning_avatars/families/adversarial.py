@@ -268,12 +268,13 @@ class Adversarial(GenerativeModule):
         norms = [layer for layer in self.modules() if isinstance(layer, BatchNorm2d) and layer.training]
         for layer in norms:
             layer.training = False  # this process looks alone
-        need = Need(of_weights(self), max(of_activations(partial(look, player)) for player in self.turns))
-        for layer in norms:
-            layer.training = True
-        for buffer, kept in buffers.items():
-            buffer.copy_(kept)
-        return need
+        try:
+            return Need(of_weights(self), max(of_activations(partial(look, player)) for player in self.turns))
+        finally:
+            for layer in norms:
+                layer.training = True
+            for buffer, kept in buffers.items():
+                buffer.copy_(kept)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         reseed(self.seed, self.global_rank, self.images_seen)
@@ -294,7 +295,7 @@ class Adversarial(GenerativeModule):
             parts = (self.generator, self.discriminator, self.terms, self.augment, self.balance)
             self.trainer.strategy.average_buffers(b for part in parts if part is not None for b in part.buffers())
         if self.average is not None:
-            self.average.update(self.generator, local * world, self.images_seen)
+            self.average.update(self.generator, local * world, self.images_before + self.images_seen)
         self.log_clock()
 
     def turn(self, player: Player, batch: Batch, draws: Draws, shared: bool, previous: Step | None = None) -> Step:

@@ -38,6 +38,7 @@ class FaceModule(LightningModule):
         super().__init__()
         self.seed = seed
         self.images_seen = 0  # over all processes
+        self.images_before = 0  # that the weights which this run began with had seen
         self.label_names: list[str] = []
         self.label_rows = torch.zeros(0, 0)  # of some training pictures, to draw labels from
         self.config: dict[str, Any] | None = None  # what the command line built this module from
@@ -53,12 +54,13 @@ class FaceModule(LightningModule):
     def get_extra_state(self) -> dict[str, Any]:
         return {
             "images_seen": self.images_seen,
+            "images_before": self.images_before,
             "label_names": self.label_names,
             "label_rows": self.label_rows,
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        self.images_seen = state["images_seen"]
+        self.images_seen, self.images_before = state["images_seen"], state.get("images_before", 0)
         self.label_names, self.label_rows = state["label_names"], state["label_rows"]
 
     def memory_need(self, images: int, channels: int, resolution: int) -> Need | None:

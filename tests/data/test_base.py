@@ -1,4 +1,5 @@
 import itertools
+import os
 import pickle
 from collections.abc import Iterator
 from hashlib import blake2b
@@ -190,3 +191,13 @@ def test_dataset_properties_are_passed_on_and_batches_can_be_pickled():
     batch = batches_of(data, 1)[0]
     again = pickle.loads(pickle.dumps(data.train_dataloader().dataset))
     assert torch.equal(torch.from_numpy(again.store.read(batch["index"].numpy())), batch["image"])
+
+
+def test_processes_that_read_ahead_are_not_in_the_group_that_a_signal_to_the_training_reaches():
+    data = FaceData(Numbers(), resolution=8, batch_size=4, num_workers=1)
+    data.prepare_data()
+    data.setup("fit")
+    batches = iter(data.train_dataloader())
+    next(batches)
+    (worker,) = batches._workers
+    assert os.getpgid(worker.pid) == worker.pid != os.getpgid(0)

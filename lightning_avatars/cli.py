@@ -64,7 +64,7 @@ class SaveConfig(SaveConfigCallback):
             path = Path(trainer.default_root_dir) / "config.yaml"
             path.parent.mkdir(parents=True, exist_ok=True)
             kept = self.config.clone()
-            kept[stage].ckpt_path, kept[stage].resume = None, "never"  # a template must not go on from this run
+            kept.ckpt_path, kept.resume = None, "never"  # a template must not go on from this run
             temporary = path.with_suffix(".part.yaml")
             self.parser.save(kept, temporary, skip_none=False, overwrite=True, multifile=False)
             put_in_place(temporary, path)

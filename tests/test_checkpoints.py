@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import shutil
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -218,7 +219,8 @@ def test_training_that_goes_on_does_not_change_a_checkpoint_that_is_still_to_be_
 def test_the_next_checkpoint_waits_for_the_one_before(tmp_path):
     files, order = WholeFiles(beside=True), []
     for i in range(3):
-        files.save_checkpoint({"i": i}, tmp_path / f"{i}.ckpt", lambda i=i: order.append(i))
+        files.then = partial(order.append, i)
+        files.save_checkpoint({"i": i}, tmp_path / f"{i}.ckpt")
     files.finish()
     assert order == [0, 1, 2] and faults.equal(read_checkpoint(tmp_path / "2.ckpt"), {"i": 2})
 

@@ -91,6 +91,7 @@ class Guard(Callback):
             checkpoint = trainer.strategy.broadcast(last_good(folder) if trainer.is_global_zero else None)
             if checkpoint is not None:
                 raise Rollback(checkpoint, module.seed + 1, self.rollbacks - 1, seen)
+            raise Diverged(f"{seen}: the run has diverged, and there is no checkpoint to go back to")
         raise Diverged(
             f"{seen}: the run has diverged and can't go on. Its checkpoints in {folder} are whole. Try a lower "
             "learning rate, clip_gradients, a higher weight of R1, or trainer.precision 32-true in place of 16-mixed; "

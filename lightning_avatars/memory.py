@@ -17,8 +17,9 @@ class Need(NamedTuple):
     activations: int  # kept between forward and backward pass of the hungriest turn
 
     def __str__(self) -> str:
-        total, weights, activations = (x / 2**30 for x in (sum(self), *self))
-        return f"about {total:,.1f} GiB: {weights:,.1f} of weights and {activations:,.1f} of activations"
+        unit, name = (2**30, "GiB") if sum(self) >= 2**30 else (2**20, "MiB")
+        total, weights, activations = (count / unit for count in (sum(self), *self))
+        return f"about {total:,.1f} {name}: {weights:,.1f} of weights and {activations:,.1f} of activations"
 
 
 def of_weights(module: nn.Module) -> int:

@@ -31,6 +31,7 @@ def test_weights_count_gradients_and_two_moments_where_they_are_trained():
     assert of_weights(layer) == 4 * 110 * 4
     assert of_weights(layer.requires_grad_(False)) == 110 * 4
     assert str(Need(3 * 2**30, 2**29)) == "about 3.5 GiB: 3.0 of weights and 0.5 of activations"
+    assert str(Need(3 * 2**20, 2**19)) == "about 3.5 MiB: 3.0 of weights and 0.5 of activations"
 
 
 def test_a_game_knows_its_need_and_is_not_changed_by_being_asked(tmp_path):

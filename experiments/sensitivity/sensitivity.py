@@ -40,13 +40,15 @@ from lightning_avatars.evaluation.track import on_screen
 from lightning_avatars.images import save_sheet, to_picture
 from lightning_avatars.metrics.extractors.base import Description, Extractor
 from lightning_avatars.metrics.extractors.inception import Inception
+from lightning_avatars.metrics.extractors.onnx_face import OnnxFace
 from lightning_avatars.metrics.extractors.pixels import Pixels
 from lightning_avatars.metrics.extractors.recognizer import Recognizer
 from lightning_avatars.metrics.frechet import frechet_to
-from lightning_avatars.metrics.intervals import jackknife, mean_interval
+from lightning_avatars.metrics.intervals import block_counts, blocks_of, jackknife, mean_interval, without_each
 from lightning_avatars.metrics.lpips import LPIPS
 from lightning_avatars.metrics.neighbours import copied
 from lightning_avatars.metrics.processes import shares
+from lightning_avatars.objectives.recognition import correct
 from lightning_avatars.seeding import derive
 
 HERE = Path(__file__).parent
@@ -105,13 +107,17 @@ DISTORTIONS = {
     "duplicates": Distortion("times that each picture is there", ["1", "2", "4", "8", "16"]),
     "copier": Distortion("share of training pictures", ["0%", "25%", "50%", "75%", "100%"]),
 }
-LOWER = {"fd", "kd", "fid", "kid", "mse", "lpips_alex", "copied"}  # better; of all others, higher
+BOX = (0.0864, 0.1362, 0.9078, 0.9576)  # as in configs/extractor/arcface.yaml
+LOWER = {"fd", "kd", "fid", "kid", "mse", "lpips_alex", "lpips_vgg", "copied"}  # better; of all others, higher
 
 
 def sensitivity(
     celeba: Path | None = None,
     inception: Path | None = None,
     alexnet: Path | None = None,
+    vgg: Path | None = None,
+    arcface: Path | None = None,
+    pairs_count: int = 96,
     count: int = 480,
     references: int = 2000,
     inception_count: int = 320,
@@ -123,7 +129,10 @@ def sensitivity(
     Args:
         celeba: Folder of CelebA in its own layout; without it, only avatars.
         inception: Weights of the Inception network; without them, rows in its features stay as they are.
-        alexnet: Weights of AlexNet; without them there is no LPIPS.
+        alexnet: Weights of AlexNet; without them there is no LPIPS by it.
+        vgg: Weights of VGG16; without them there is no LPIPS by it.
+        arcface: A face recogniser; without it the identities of photographs are not compared.
+        pairs_count: Pictures that VGG16 and the face recogniser compare, in a table of their own.
         count: Pictures that are distorted and scored.
         references: Training pictures that they are compared with.
         inception_count: ``count`` in Inception's features.
@@ -142,6 +151,12 @@ def sensitivity(
         if name == "avatars64":
             save_sheet(distorted_sheet(faces.pictures(faces.chosen[:4]), seed), 5, HERE / "avatars64.png")
         add(results, name, "pairs", pairs(faces, perceptual, seed), faces, {"lpips": bool(perceptual)})
+        if vgg or arcface:
+            few = Faces(name, data.store, pairs_count, references, seed)
+            judge = OnnxFace(arcface, box=BOX) if arcface and name == "celeba64" else None
+            found = pairs(few, [LPIPS("vgg", vgg)] if vgg else [], seed, judge)
+            slow = {kind: row for kind, row in found.items() if kind.startswith(("lpips", "identity"))}
+            add(results, name, "slow_pairs", slow, few, {"lpips_vgg": bool(vgg), "identity": judge is not None})
         add(results, name, "copies", copies(faces, seed), faces, {"held_out": OTHERS})
     for extractor, number, against in chosen:
         for name, data in datasets.items():
@@ -272,14 +287,27 @@ def scores(faces: Faces, extractor: Extractor, seed: int) -> Rows:
             seen = (Compared if start else Distribution)(extractor, faces.count, CPU)
             seen.update(torch.arange(faces.count), description)
             found = {called(extractor, k): estimate for k, estimate in seen.estimates(against).items()}
+            if faces.store.label_names == extractor.label_names and DISTORTIONS[name].apply is not None:
+                found["accuracy"] = obeyed(description, faces.store.labels[faces.chosen], extractor.label_names)
             del seen
             gc.collect()  # metrics hold themselves, and hundreds of megabytes
         if not start:
             intervals = {kind: jackknife(less, value) for kind, (value, less) in found.items()}
             start = {kind: float(value) for kind, (value, _) in found.items()}
         for kind, value in start.items():
+            if kind == "accuracy" and DISTORTIONS[name].apply is None:
+                continue  # of other pictures
             values.setdefault(kind, {}).setdefault(name, []).append(value if first else float(found[kind][0]))
     return rows(values, intervals)
+
+
+def obeyed(description: Description, labels: npt.NDArray[np.float32], names: list[str]) -> Estimate:
+    """Share of attributes that an extractor still names rightly."""
+    hits = correct(description.logits, torch.from_numpy(labels), names)
+    each = torch.stack([right.double() for right in hits.values()]).mean(0)
+    counts = block_counts(len(each))
+    sums = torch.zeros_like(counts).index_add_(0, blocks_of(len(each)), each)
+    return each.mean(), without_each(sums) / without_each(counts)
 
 
 def called(extractor: Extractor, kind: str) -> str:
@@ -298,14 +326,14 @@ def copies(faces: Faces, seed: int) -> Rows:
     return rows({"copied": values}, {"copied": interval})
 
 
-def pairs(faces: Faces, perceptual: list[LPIPS], seed: int) -> Rows:
+def pairs(faces: Faces, perceptual: list[LPIPS], seed: int, identity: Extractor | None = None) -> Rows:
     """Score distorted pictures against themselves as they were."""
     values: dict[str, dict[str, list[float]]] = {}
     intervals: dict[str, tuple[float, float]] = {}
     pictures = faces.pictures(faces.chosen)
     for name in [n for n, d in DISTORTIONS.items() if d.apply is not None]:
         for level in levels(name):
-            seen = Pairs(faces.count, 64, perceptual, None, CPU)
+            seen = Pairs(faces.count, 64, perceptual, identity, CPU)
             for where in shares(faces.count, BLOCK):
                 images = torch.as_tensor(pictures.read(where))
                 made = distort(name, level, images, derive(seed, name, where.start))

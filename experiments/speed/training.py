@@ -41,7 +41,7 @@ GPU_CASES = {"dcgan": (64, 256), "r3gan": (64, 256)}
 
 
 def training(
-    rounds: int = 5, batches: int = 60, device: str = "cpu", precision: str = "32-true", write: bool = True
+    rounds: int = 3, batches: int = 400, device: str = "cpu", precision: str = "32-true", write: bool = True
 ) -> None:
     """Measure each case and write ``training.json``.
 

@@ -296,9 +296,8 @@ def floors(held_out: Real, reference: Real, count: int) -> dict[str, float]:
 
     def score() -> dict[str, Tensor]:
         seen, logits = Distribution(held_out.extractor, count, held_out.device), held_out.described.get("logits")
-        chosen = spread(len(held_out.features), count).to(
-            held_out.device
-        )  # pictures may stand in an order that matters
+        # at even distances, as pictures may stand in an order that matters
+        chosen = spread(len(held_out.features), count).to(held_out.device)
         for where in shares(count, BLOCK):
             described = Description(held_out.features[chosen[where]], None if logits is None else logits[chosen[where]])
             seen.update(torch.arange(where.start, where.stop), described)

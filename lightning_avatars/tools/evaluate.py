@@ -131,12 +131,17 @@ def evaluate(
         page = write_page(output, pictures, real, module, sets)
         console.print(f"A page of pictures: {page}", soft_wrap=True, markup=False)
     if json is not None:
-        facts = {"stage": "evaluate", "images_seen": None if module is None else module.images_seen, "training": None}
-        entries = [facts | one.plain() for one in results]
-        if str(json) == "-":
-            print(json_format.dumps({"schema": SCHEMA, "results": entries}, indent=2, allow_nan=False))
-        else:
-            write_results(json, entries)
+        hand_over(results, json, None if module is None else module.images_seen)
+
+
+def hand_over(results: list[Result], path: Path, images_seen: int | None) -> None:
+    """Write scores and passports for ``compare``: to a file, or to the screen for ``-``."""
+    facts = {"stage": "evaluate", "images_seen": images_seen, "training": None}
+    entries = [facts | one.plain() for one in results]
+    if str(path) == "-":
+        print(json_format.dumps({"schema": SCHEMA, "results": entries}, indent=2, allow_nan=False))
+    else:
+        write_results(path, entries)
 
 
 def check(

@@ -1,6 +1,6 @@
 """Train every model on every dataset for an equal number of images, score them, and write the table.
 
-python experiments/leaderboard.py --images 100_000 --paths.mnist32 <folder of the idx files>
+python -m experiments.leaderboard --images 100_000 --paths.mnist32 <folder of the idx files>
 
 A row that is already in ``experiments/results`` at that number of images is not trained again.
 """
@@ -21,6 +21,7 @@ import torch
 from jsonargparse import auto_cli
 from PIL import Image
 
+from experiments.pages import fill
 from lightning_avatars.evaluation.scores import read_results
 
 HERE = Path(__file__).parent
@@ -50,15 +51,8 @@ def leaderboard(
         if not row.is_file():
             train(model, faces, seed, images, (paths or {}).get(faces), row)
     rows = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*_seed*.json"))]
-    write("leaderboard", table(rows))
-    write("recognisers", "\n".join(recogniser(RESULTS / f"{name}.json") for name in ("avatarnet", "mnistnet")))
-
-
-def write(part: str, text: str) -> None:
-    """Replace one part of the page, between its two comments."""
-    begin, end = f"<!-- {part}: begin -->", f"<!-- {part}: end -->"
-    page = TABLE.read_text()
-    TABLE.write_text(page.split(begin)[0] + begin + "\n\n" + text + "\n" + end + page.split(end)[1])
+    fill(TABLE, "leaderboard", table(rows))
+    fill(TABLE, "recognisers", "\n".join(recogniser(RESULTS / f"{name}.json") for name in ("avatarnet", "mnistnet")))
 
 
 def recogniser(path: Path) -> str:

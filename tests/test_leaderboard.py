@@ -102,14 +102,6 @@ def test_a_recognisers_test_accuracies(leaderboard, tmp_path):
     assert leaderboard.recogniser(path) == "- `avatarnet`, 300,032 images: hair 99.1%, eyes 50.0%; mean 98.8%."
 
 
-def test_only_the_part_between_its_comments_is_replaced(leaderboard):
-    page = "# Top\n<!-- a: begin -->\nold\n<!-- a: end -->\nmiddle\n<!-- b: begin -->\nkept\n<!-- b: end -->\nend\n"
-    leaderboard.TABLE.write_text(page)
-    for _ in range(2):  # writing again changes nothing
-        leaderboard.write("a", "new")
-        assert leaderboard.TABLE.read_text() == page.replace("\nold\n", "\n\nnew\n")
-
-
 def test_rows_that_are_there_are_not_trained_again(leaderboard, monkeypatch):
     (leaderboard.RESULTS).mkdir()
     leaderboard.TABLE.write_text((ROOT / "experiments/README.md").read_text())

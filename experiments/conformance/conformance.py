@@ -1,6 +1,6 @@
 """Compare our scores with those of other libraries on the same arrays, and write the tables.
 
-python experiments/conformance/conformance.py <CelebA's zip> <folder of the weights>
+python -m experiments.conformance.conformance <CelebA's zip> <folder of the weights>
 
 Features are kept in a temporary folder, so that a run that was broken off goes on where it was.
 """
@@ -49,6 +49,7 @@ from torchmetrics.functional.image.lpips import _LPIPS
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
+from experiments.pages import fill
 from lightning_avatars.data.cache import file_hash
 from lightning_avatars.data.sources import Source, find
 from lightning_avatars.images import to_float, to_picture
@@ -536,15 +537,6 @@ def tables(results: dict) -> dict[str, str]:
     }  # fmt: skip
 
 
-def write(parts: dict[str, str]) -> None:
-    """Replace the parts of the page between their comments."""
-    page = (HERE / "README.md").read_text()
-    for name, text in parts.items():
-        begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-        page = page.split(begin)[0] + begin + "\n\n" + text + "\n\n" + end + page.split(end)[1]
-    (HERE / "README.md").write_text(page)
-
-
 def conformance(
     pictures: Path,
     weights: Path,
@@ -593,7 +585,8 @@ def conformance(
             "inception_score": inception_score(),
         }
     (HERE / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-    write(tables(results))
+    for name, text in tables(results).items():
+        fill(HERE / "README.md", name, text)
 
 
 def versions() -> dict[str, str]:

@@ -24,9 +24,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import torch.distributed as dist
 from jsonargparse import auto_cli
 
-from tests.conf.faults import start, statuses, training_state
+from experiments.pages import fill
+from tests.conf.faults import start, statuses, training_state, wait_until
 
 HERE = Path(__file__).parent
 GANS = ("gan", "cgan", "dcgan", "dcgan_r1", "lsgan", "wgan", "wgan_gp", "r3gan")
@@ -80,6 +82,17 @@ def kill_in_time(moment: str, after: int, seconds: float) -> None:
     setattr(owner, name, deadly)
 
 
+def tell_meeting() -> None:
+    """Leave a file in the working folder when this process has met the others."""
+    whole = dist.init_process_group
+
+    def telling(*arguments: Any, **more: Any) -> None:  # noqa: ANN401 - of the function that it stands for
+        whole(*arguments, **more)
+        Path(f"met_{os.environ['RANK']}").touch()
+
+    dist.init_process_group = telling
+
+
 def fingerprint(value: object) -> str:
     """Hash all that a checkpoint holds for training, tensors by their bytes."""
     digest = hashlib.sha256()
@@ -103,7 +116,7 @@ def fingerprint(value: object) -> str:
 
 
 def final(folder: Path) -> Path | None:
-    """Find the last checkpoint of a run that has reached its end."""
+    """Find the last checkpoint of a run."""
     return next(folder.glob(f"runs/*/*/checkpoints/images_{IMAGES:09d}.ckpt"), None)
 
 
@@ -121,16 +134,21 @@ def interrupted(case: Case, folder: Path, kills: int, seconds: float, draws: ran
     """Train with as many kills as there is time for, then to the end; return the kills by their moments."""
     folder.mkdir(parents=True)
     done: Counter[str] = Counter()
-    while final(folder) is None:
+    ended: list[int | None] = [None]
+    while any(status != 0 for status in ended):
         moment = MOMENTS[(turn + done.total()) % len(MOMENTS)] if done.total() < kills else "never"
         if moment == "evaluation" and case.model == "recognition":
             moment = "checkpoint"  # it has no samples
-        prepare = None
+        prepare = tell_meeting if case.world > 1 else None
         if moment in ("checkpoint", "evaluation"):
             whole = draws.randint(0, 4) if moment == "checkpoint" else 0
             prepare = partial(kill_in_time, moment, whole, draws.uniform(0, 0.2))
         processes = start([*case.arguments(), "--resume", "auto"], folder, case.world, prepare)
         if moment == "any":
+            met = [folder / f"met_{rank}" for rank in range(case.world)] if case.world > 1 else []
+            wait_until(lambda met=met: all(map(Path.exists, met)), processes)
+            for file in met:
+                file.unlink()
             processes[0].join(draws.uniform(0, seconds))
             for process in draws.sample(processes, draws.randint(1, len(processes))):
                 process.kill()
@@ -199,11 +217,8 @@ def kill_test(kills: int = 100, seed: int = 0, only: list[str] | None = None, ou
             results["cases"][name] = row = try_case(case, share, Path(work) / str(number), seed + number)
             print(f"{name}: {row}", flush=True)
             (output / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-    readme = output / "README.md"
-    if readme.is_file():
-        head, _, rest = readme.read_text().partition("<!-- results: begin -->\n")
-        tail = rest.partition("<!-- results: end -->")[2]
-        readme.write_text(f"{head}<!-- results: begin -->\n{table(results)}\n<!-- results: end -->{tail}")
+    if (output / "README.md").is_file():
+        fill(output / "README.md", "results", table(results))
     if any(row["equal"] < row["runs"] for row in results["cases"].values()):
         raise SystemExit("a run that was killed ended with other weights than the uninterrupted one")
 

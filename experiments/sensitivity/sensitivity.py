@@ -1,6 +1,6 @@
 """Make held-out pictures worse step by step, score each step, and tell which metric sees what.
 
-python experiments/sensitivity/sensitivity.py --celeba <folder> --inception <weights> --alexnet <weights>
+python -m experiments.sensitivity.sensitivity --celeba <folder> --inception <weights> --alexnet <weights>
 
 What an extractor says of the pictures is kept in the cache folder, so that a run that was stopped goes on.
 """
@@ -26,6 +26,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
+from experiments.pages import fill
 from lightning_avatars.data.avatars import Avatars
 from lightning_avatars.data.base import FaceData
 from lightning_avatars.data.celeba import CelebA
@@ -402,8 +403,8 @@ def add(results: dict[str, Any], data: str, part: str, found: Rows, faces: Faces
     }  # fmt: skip
     results.setdefault(data, {})[part] = {"rows": found, "passport": passport}
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-    write("summary", summary(results))
-    write("values", details(results))
+    fill(PAGE, "summary", summary(results))
+    fill(PAGE, "values", details(results))
 
 
 def hardware() -> str:
@@ -459,13 +460,6 @@ def details(results: dict[str, Any]) -> str:
 def number(value: float) -> str:
     """Write three digits."""
     return f"{value:.3g}"
-
-
-def write(part: str, text: str) -> None:
-    """Replace one part of the page, between its two comments."""
-    begin, end = f"<!-- {part}: begin -->", f"<!-- {part}: end -->"
-    page = PAGE.read_text()
-    PAGE.write_text(page.split(begin)[0] + begin + "\n\n" + text + "\n" + end + page.split(end)[1])
 
 
 if __name__ == "__main__":

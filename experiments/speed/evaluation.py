@@ -1,6 +1,6 @@
 """Time what an evaluation is made of, all in one run, and write the ratios.
 
-python experiments/speed/evaluation.py <weights of Inception>
+python -m experiments.speed.evaluation <weights of Inception>
 
 What is compared is timed in turns, so that other work on the machine hits both, and figures are medians over rounds.
 """
@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +21,8 @@ from jsonargparse import auto_cli
 from torch import Tensor, nn
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
+from experiments.machine import hardware
+from experiments.pages import fill
 from lightning_avatars.data.avatars import Avatars
 from lightning_avatars.data.base import FaceData
 from lightning_avatars.evaluation.distribution import Distribution, Estimate
@@ -94,9 +94,7 @@ def evaluation(
         known[chosen.type] = found
         RESULTS.write_text(json.dumps(known, indent=1) + "\n")
         text = "\n".join(line for one in known.values() for line in tables(one))
-        begin, end = "<!-- speed: begin -->", "<!-- speed: end -->"
-        page = PAGE.read_text()
-        PAGE.write_text(page.split(begin)[0] + begin + "\n\n" + text + "\n" + end + page.split(end)[1])
+        fill(PAGE, "evaluation", text)
 
 
 class Clock:
@@ -305,12 +303,6 @@ def time_validation(extractor: Extractor, clock: Clock, count: int) -> dict[str,
         **seconds,
         "scoring": scoring,
     }
-
-
-def hardware(device: torch.device) -> str:
-    """Name what the run was made on."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{os.cpu_count()} CPU cores"
-    return f"{name} ({platform.machine()})"
 
 
 def tables(found: dict[str, Any]) -> list[str]:

@@ -1,20 +1,25 @@
-"""How near `fit`, with everything that it does beside training, comes to the fastest plain loop.
+"""How near `fit`, with everything that it does beside training, comes to the fastest plain loop, and how it scales.
 
-python experiments/speed/training.py
+python -m experiments.speed.training
 
-Both train the same networks on the same batches, turn by turn in one process: segments of the loop and of ``fit`` take
-turns, and the ratio of each pair of neighbours is taken; the median is reported.
+Every segment of a run is a process of its own, whose memory is its own too. What is compared takes turns, and the ratio
+of each pair of neighbours is taken; medians are reported.
 """
 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
-import platform
+import resource
+import socket
 import tempfile
+from dataclasses import asdict, dataclass, replace
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from statistics import median
 from time import perf_counter
+from typing import Any
 
 import torch
 import yaml
@@ -22,6 +27,8 @@ from jsonargparse import ArgumentParser, auto_cli
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.optim import Optimizer
 
+from experiments.machine import hardware
+from experiments.pages import fill
 from lightning_avatars import shipped
 from lightning_avatars.callbacks.guard import Guard
 from lightning_avatars.callbacks.preview import Preview
@@ -33,92 +40,177 @@ from lightning_avatars.data.base import FaceData
 from lightning_avatars.families.adversarial import Adversarial
 from lightning_avatars.images import to_float
 from lightning_avatars.loggers import default_loggers
+from lightning_avatars.strategies import PhaseDDP
 from lightning_avatars.terms.gradients import squared_gradient
 
-RESULTS = Path(__file__).with_name("training.json")
-CASES = {"dcgan": (32, 64), "r3gan": (64, 32)}  # model -> resolution, batch size on a processor
-GPU_CASES = {"dcgan": (64, 256), "r3gan": (64, 256)}
+HERE = Path(__file__).parent
+RESULTS, PAGE = HERE / "training.json", HERE / "README.md"
 
 
-def training(
-    rounds: int = 3, batches: int = 400, device: str = "cpu", precision: str = "32-true", write: bool = True
-) -> None:
-    """Measure each case and write ``training.json``.
+@dataclass(frozen=True)
+class Case:
+    """What a segment trains.
 
     Args:
-        rounds: Pairs of segments.
-        batches: Batches of a segment; a tenth as many come before the clock starts.
+        model: A shipped model.
+        resolution: Height and width of the images.
+        batch_size: Images of a batch over all processes.
+        batches: Batches that are timed; a tenth as many come before the clock starts.
         device: ``cpu`` or ``cuda``.
         precision: Of ``fit``; the loop uses autocast to bfloat16 where it is ``bf16-mixed``.
-        write: Write the results.
+        compile: Whether both networks are compiled.
+        processes: Processes that train together.
+        threads: Threads of each.
+    """
+
+    model: str
+    resolution: int
+    batch_size: int
+    batches: int = 400
+    device: str = "cpu"
+    precision: str = "32-true"
+    compile: bool = False
+    processes: int = 1
+    threads: int = 2
+
+
+CPU = (Case("dcgan", 32, 64), Case("r3gan", 64, 32, batches=100))
+GPU = (
+    Case("dcgan", 64, 256, device="cuda", precision="bf16-mixed"),
+    Case("r3gan", 64, 256, device="cuda", precision="bf16-mixed"),
+    Case("r3gan", 256, 64, 200, device="cuda", precision="bf16-mixed"),
+    Case("r3gan", 256, 64, 200, device="cuda", precision="bf16-mixed", compile=True),
+)
+
+
+def training(rounds: int = 5, device: str = "auto", batches: int | None = None, write: bool = True) -> None:
+    """Measure the overhead of each case, and one process against two; write ``training.json`` and the page's tables.
+
+    Args:
+        rounds: Segments of each kind.
+        device: ``cpu``, ``cuda`` or ``auto``.
+        batches: Timed batches of a segment, instead of each case's own.
+        write: Whether to write what was found; else it is only shown.
     """
     os.environ["WANDB_MODE"] = "disabled"
-    rows = []
-    for model, (resolution, size) in (GPU_CASES if device == "cuda" else CASES).items():
-        data = FaceData(Avatars(2_000), resolution=resolution, batch_size=size)
-        data.prepare_data()
-        data.setup("fit")
-        rates: dict[str, list[float]] = {"loop": [], "fit": []}
-        for _ in range(rounds):
-            rates["loop"].append(plain(made(model, resolution), data, batches, device, precision))
-            rates["fit"].append(fitted(made(model, resolution), data, batches, device, precision))
-        ratio = median(fit / loop for fit, loop in zip(rates["fit"], rates["loop"], strict=True))
-        cost = median(size / fit - size / loop for fit, loop in zip(rates["fit"], rates["loop"], strict=True)) * 1e3
-        row = {
-            "model": model, "resolution": resolution, "batch_size": size, "precision": precision,
-            "loop_images_per_second": round(median(rates["loop"]), 1),
-            "fit_images_per_second": round(median(rates["fit"]), 1),
-            "ratio": round(ratio, 4), "milliseconds_per_batch": round(cost, 2), "rounds": rounds, "batches": batches,
-        }  # fmt: skip
-        print(json.dumps(row), flush=True)
-        rows.append(row)
+    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    cases = [replace(case, batches=batches or case.batches) for case in (GPU if chosen == "cuda" else CPU)]
+    found: dict[str, Any] = {"hardware": hardware(torch.device(chosen)), "torch": torch.__version__, "rounds": rounds}
+    found["overhead"] = [compared({"loop": (plain, case), "fit": (fitted, case)}, rounds) for case in cases]
+    if chosen == "cpu":
+        one = replace(cases[0], threads=1)
+        ways = {"1 process": one, "1 process, 2 threads": replace(one, threads=2)}
+        ways["2 processes"] = replace(one, processes=2)
+        found["scaling"] = compared({name: (fitted, case) for name, case in ways.items()}, rounds)
+    print(json.dumps(found, indent=1))
     if write:
-        hardware = torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"
-        facts = {"hardware": hardware, "machine": platform.machine(), "torch": torch.__version__, "rows": rows}
-        RESULTS.write_text(json.dumps(facts, indent=2) + "\n")
+        known = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+        known[chosen] = found
+        RESULTS.write_text(json.dumps(known, indent=1) + "\n")
+        fill(PAGE, "training", "\n".join(line for one in known.values() for line in tables(one)))
 
 
-def made(model: str, resolution: int) -> Adversarial:
+def compared(ways: dict[str, tuple[Any, Case]], rounds: int) -> dict[str, Any]:
+    """Let ways to train take turns; each is compared with the first of its round."""
+    turns = [{name: together(work, case) for name, (work, case) in ways.items()} for _ in range(rounds)]
+    first, case = next(iter(ways)), next(iter(ways.values()))[1]
+    row: dict[str, Any] = {"case": asdict(case), "ways": {}}
+    for name in ways:
+        row["ways"][name] = {
+            "images_per_second": round(median(turn[name]["rate"] for turn in turns), 1),
+            "ratio": round(median(turn[name]["rate"] / turn[first]["rate"] for turn in turns), 4),
+            "milliseconds": round(
+                median(1e3 * case.batch_size * (1 / turn[name]["rate"] - 1 / turn[first]["rate"]) for turn in turns), 2
+            ),
+            "peak_bytes": int(median(turn[name]["peak"] for turn in turns)),
+        }
+    print(json.dumps(row), flush=True)
+    return row
+
+
+def together(work: Any, case: Case) -> dict[str, float]:  # noqa: ANN401 - a function of this module
+    """Run one segment in fresh processes and return what the first of them measured."""
+    context = multiprocessing.get_context("spawn")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    answers: SimpleQueue[dict[str, float]] = context.SimpleQueue()
+    group = [context.Process(target=segment, args=(work, case, rank, port, answers)) for rank in range(case.processes)]
+    for process in group:
+        process.start()
+    for process in group:
+        process.join()
+    if any(process.exitcode for process in group):
+        raise RuntimeError(f"{work.__name__} of {case} ended with {[process.exitcode for process in group]}")
+    return answers.get()
+
+
+def segment(work: Any, case: Case, rank: int, port: int, answers: SimpleQueue[dict[str, float]]) -> None:  # noqa: ANN401
+    """Be one process of a segment."""
+    if case.processes > 1:
+        os.environ |= {
+            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": str(case.processes), "LOCAL_WORLD_SIZE": str(case.processes), "GROUP_RANK": "0",
+            "TORCHELASTIC_RUN_ID": "speed",
+        }  # fmt: skip
+    torch.set_num_threads(case.threads)
+    torch.backends.cudnn.benchmark = True
+    data = FaceData(Avatars(2_000), case.resolution, case.batch_size)
+    data.prepare_data()
+    data.setup("fit")
+    rate = work(made(case), data, case)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if rank == 0:
+        answers.put({"rate": rate, "peak": torch.cuda.max_memory_allocated() if case.device == "cuda" else peak})
+
+
+def made(case: Case) -> Adversarial:
     """Build a shipped model at a resolution."""
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(LightningModule, "model")
-    described = yaml.safe_load(shipped.find(model, "model").read_text())
+    described = yaml.safe_load(shipped.find(case.model, "model").read_text())
+    described["init_args"]["compile"] = case.compile
     for player in ("generator", "discriminator"):
-        described["init_args"][player].setdefault("init_args", {})["resolution"] = resolution
+        described["init_args"][player].setdefault("init_args", {})["resolution"] = case.resolution
     torch.manual_seed(0)
     return parser.instantiate_classes(parser.parse_object({"model": described})).model
 
 
-def plain(module: Adversarial, data: FaceData, batches: int, device: str, precision: str) -> float:
+def plain(module: Adversarial, data: FaceData, case: Case) -> float:
     """Train the module's networks in a loop that does nothing else; return images per second."""
-    generator, discriminator = module.generator.to(device).train(), module.discriminator.to(device).train()
+    generator, discriminator = module.generator.to(case.device).train(), module.discriminator.to(case.device).train()
+    if case.compile:
+        generator.compile()
+        discriminator.compile()
     optimizers = {
         player: module.optimizer_factories[player](list(network.parameters()))
         for player, network in (("discriminator", discriminator), ("generator", generator))
     }
     penalised = bool(module.terms["discriminator"])
-    loader, started, warm = iter(data.train_dataloader()), 0.0, max(2, batches // 10)
-    for number in range(warm + batches):
+    loader, started, warm = iter(data.train_dataloader()), 0.0, max(2, case.batches // 10)
+    for number in range(warm + case.batches):
         if number == warm:
-            synchronise(device)
+            synchronise(case.device)
             started = perf_counter()
         batch = next(loader)
-        real = to_float(batch["image"].to(device, non_blocking=True)).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16-mixed"):
+        real = batch["image"].to(case.device, non_blocking=True)
+        real = to_float(real).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(case.device, torch.bfloat16, enabled=case.precision == "bf16-mixed"):
             turns(module, optimizers, real, penalised)
-    synchronise(device)
-    return batches * data.batch_size / (perf_counter() - started)
+    synchronise(case.device)
+    return case.batches * data.batch_size / (perf_counter() - started)
 
 
 def turns(module: Adversarial, optimizers: dict[str, Optimizer], real: torch.Tensor, penalised: bool) -> None:
     """Let both players step, with the same graph as the module's own turns."""
     generator, discriminator, objective = module.generator, module.discriminator, module.objective
+    ask = discriminator.forward if penalised else discriminator  # forward is never compiled
     draw = torch.randn(len(real), generator.latent_dim, device=real.device)
     fake = generator(draw) if not penalised else None
     shown = fake.detach() if fake is not None else generator(draw).detach().requires_grad_()
     seen = real.requires_grad_() if penalised else real
     optimizers["discriminator"].zero_grad()
-    on_real, on_fake = (discriminator(x).float().logits for x in (seen, shown))
+    on_real, on_fake = (ask(x).float().logits for x in (seen, shown))
     loss = sum(objective.discriminator(r, f) for r, f in zip(on_real, on_fake, strict=True))
     for term, (logits, x) in zip(
         module.terms["discriminator"].values(), ((on_real, seen), (on_fake, shown)), strict=False
@@ -158,27 +250,60 @@ class Clock(Callback):
         self.seconds = self.seconds or perf_counter() - self.started
 
 
-def fitted(module: Adversarial, data: FaceData, batches: int, device: str, precision: str) -> float:
+def fitted(module: Adversarial, data: FaceData, case: Case) -> float:
     """Train by ``fit`` with averages, logs, previews, the guard and a checkpoint in the segment; images per second."""
-    warm = max(2, batches // 10)
-    images = (warm + batches) * data.batch_size
+    warm = max(2, case.batches // 10)
+    images = (warm + case.batches) * data.batch_size
     clock = Clock(warm)
     with tempfile.TemporaryDirectory() as folder:
         run = Run(images, validate_every=0, save_every=images // 2)
         callbacks = [run, Preview(images // 2), Guard(), ImageProgress(), clock]
         trainer = Trainer(
-            **TRAINER, accelerator="gpu" if device == "cuda" else "cpu", devices=1, precision=precision,
-            default_root_dir=folder, logger=default_loggers(Path(folder), "speed"), callbacks=callbacks,
+            **TRAINER, accelerator="gpu" if case.device == "cuda" else "cpu", devices=case.processes,
+            precision=case.precision, default_root_dir=folder, logger=default_loggers(Path(folder), "speed"),
+            callbacks=callbacks, strategy=PhaseDDP() if case.processes > 1 else "auto",
         )  # fmt: skip
-        fresh = FaceData(data.dataset, data.resolution, data.batch_size)
-        trainer.fit(module, fresh)
-    return batches * data.batch_size / clock.seconds
+        trainer.fit(module, FaceData(data.dataset, data.resolution, data.batch_size))
+    return case.batches * data.batch_size / clock.seconds
 
 
 def synchronise(device: str) -> None:
     """Wait until a GPU has done all that it was given."""
     if device == "cuda":
         torch.cuda.synchronize()
+
+
+def tables(found: dict[str, Any]) -> list[str]:
+    """Write what was found on one kind of device."""
+    lines = [
+        f"## Training on {found['hardware']}, torch {found['torch']}, medians of {found['rounds']} segments",
+        "",
+        "| model | size, batch | precision | loop | `fit` | ratio | a batch costs more | memory, loop | `fit` |",
+        "|---" * 9 + "|",
+    ]
+    for row in found["overhead"]:
+        case, loop, fit = row["case"], row["ways"]["loop"], row["ways"]["fit"]
+        how = case["precision"] + (", compiled" if case["compile"] else "")
+        lines.append(
+            f"| {case['model']} | {case['resolution']}², {case['batch_size']} | {how} "
+            f"| {loop['images_per_second']:,.0f}/s | {fit['images_per_second']:,.0f}/s | **{fit['ratio']:.3f}** "
+            f"| {fit['milliseconds']:.2f} ms | {mebibytes(loop)} | {mebibytes(fit)} |"
+        )
+    if "scaling" in found:
+        case = found["scaling"]["case"]
+        lines += [
+            "",
+            f"| `fit`, {case['model']} {case['resolution']}², batch {case['batch_size']} | images/s | ratio | memory |",
+            "|---|---|---|---|",
+        ]
+        for name, way in found["scaling"]["ways"].items():
+            lines.append(f"| {name} | {way['images_per_second']:,.0f} | {way['ratio']:.2f} | {mebibytes(way)} |")
+    return [*lines, ""]
+
+
+def mebibytes(way: dict[str, float]) -> str:
+    """Write the most memory that a process held."""
+    return f"{way['peak_bytes'] / 2**20:,.0f} MiB"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Signals that ask a run to end: noted when they come, obeyed between two batches."""
+"""Signals that ask a run to end: noted when they come, obeyed between two batches or in the middle of a validation."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import threading
 from types import FrameType
 from typing import Any
 
-NOTED = (signal.SIGTERM, signal.SIGUSR1)
+from lightning_avatars.launch import launched, status
+
+NOTED = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))  # Windows has one
 
 
 class Signals:
@@ -19,6 +21,7 @@ class Signals:
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self.at_once = False
         self.before: dict[int, Any] = {}
 
     def install(self) -> None:
@@ -28,9 +31,22 @@ class Signals:
 
     def remove(self) -> None:
         """Put back what handled the signals before."""
+        self.at_once = False
         for number, handler in self.before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: one that Python did not set
         self.before = {}
 
     def note(self, number: int, frame: FrameType | None) -> None:
         self.received = number
+        if self.at_once:
+            self.at_once = False
+            raise SystemExit(status(number))
+
+    def leave_at_once(self) -> None:
+        """Obey signals when they come, and one that has come already, for what is done now can be done again.
+
+        Not in a process that Lightning started: its first one leaves, and it with that.
+        """
+        self.at_once = bool(self.before) and not launched()
+        if self.received is not None:
+            self.note(self.received, None)

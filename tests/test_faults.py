@@ -7,14 +7,19 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
 
+from lightning_avatars.callbacks.run import Run
 from lightning_avatars.cli import main
+from lightning_avatars.families.adversarial import Adversarial
 from lightning_avatars.runs import RUN_FOLDER
-from tests.conf.faults import checkpoints, start, statuses, training_state, wait_until
+from tests.conf.faults import SECONDS, checkpoints, equal, slurm, start, statuses, torchrun, training_state, wait_until
 from tests.conf.training import TINY
 
 ROOT = Path(__file__).parents[1]
@@ -60,26 +65,146 @@ def test_a_run_of_two_that_was_told_to_end_twice_goes_on_as_one_that_was_not(run
         torch.testing.assert_close(gone_on[key], whole[key], rtol=1e-2, atol=1e-3)
 
 
-def test_a_killed_process_ends_the_other_and_says_why(tmp_path):
-    command = [sys.executable, "-m", "lightning_avatars", *ARGUMENTS, *LONG, "--trainer.devices", "2"]
+class Launched(NamedTuple):
+    """A run of two processes of which Lightning started the second."""
+
+    first: subprocess.Popen[bytes]
+    second: int
+    folder: Path
+
+    def said(self) -> str:
+        return (self.folder / "said.txt").read_text()
+
+
+@pytest.fixture
+def launched(tmp_path):
+    command = [sys.executable, "-m", "lightning_avatars", *ARGUMENTS, *LONG]
+    command += ["--trainer.devices", "2", "--data.num_workers", "1"]
     environment = {key: value for key, value in os.environ.items() if key != RUN_FOLDER}
     environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     with Path(tmp_path / "said.txt").open("w") as said:
-        first = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=said)
-    run, deadline = tmp_path / "runs/tiny/1", time.monotonic() + 120
+        first = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=said, start_new_session=True)
+    run, deadline = tmp_path / "runs/tiny/1", time.monotonic() + SECONDS
     while not checkpoints(run) and first.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     children = Path(f"/proc/{first.pid}/task/{first.pid}/children")
     if not children.is_file():
         first.kill()
         pytest.skip("finding the second process needs /proc")
-    (second,) = map(int, children.read_text().split())
-    os.kill(second, signal.SIGKILL)
-    try:
-        assert first.wait(MOST_SECONDS) != 0
-    finally:
-        first.kill()
-    reason = (tmp_path / "said.txt").read_text()
-    assert "Connection" in reason or "terminated with code -9" in reason
+    environments = {int(pid): Path(f"/proc/{pid}/environ").read_bytes() for pid in children.read_text().split()}
+    (second,) = (pid for pid, variables in environments.items() if b"LOCAL_RANK=1" in variables)
+    yield Launched(first, second, tmp_path)
+    with suppress(ProcessLookupError):
+        os.killpg(first.pid, signal.SIGKILL)
+
+
+def wait_for_end(process: int) -> None:
+    """Wait until a process that is not one's own child is gone."""
+    deadline = time.monotonic() + MOST_SECONDS
+    while Path(f"/proc/{process}").exists():
+        assert time.monotonic() < deadline, "it lives on"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("told", ["first", "second", "group"])
+def test_a_signal_to_processes_that_lightning_started_ends_all_with_a_checkpoint_and_one_status(launched, told):
+    if told == "group":
+        os.killpg(launched.first.pid, signal.SIGTERM)
+    else:
+        os.kill(launched.first.pid if told == "first" else launched.second, signal.SIGTERM)
+    assert launched.first.wait(MOST_SECONDS) == 128 + signal.SIGTERM, launched.said()
+    wait_for_end(launched.second)
+    (newest,) = checkpoints(launched.folder / "runs/tiny/1")
+    assert int(newest[7:-5]) % 64 == 0 and "Traceback" not in launched.said()
+
+
+def test_the_second_process_ends_when_the_first_is_killed(launched):
+    launched.first.kill()
+    launched.first.wait()
+    wait_for_end(launched.second)
+
+
+def test_a_process_that_only_waits_ends_when_its_launcher_is_killed():
+    script = """
+import os, subprocess, sys, time
+from lightning_avatars.launch import live_with_launcher
+live_with_launcher()
+if "LOCAL_RANK" not in os.environ:
+    subprocess.Popen([sys.executable, *sys.orig_argv[1:]], env=os.environ | {"LOCAL_RANK": "1"})
+print("ready", flush=True)
+time.sleep(600)
+"""
+    command, environment = [sys.executable, "-c", script], os.environ | {"PYTHONPATH": str(ROOT)}
+    first = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    assert [first.stdout.readline() for _ in range(2)] == ["ready\n"] * 2
+    first.kill()
+    assert first.stdout.read() == "", "the pipe is closed once both have ended"
+    first.wait()
+
+
+def test_a_killed_process_ends_the_other_and_says_why(launched):
+    os.kill(launched.second, signal.SIGKILL)
+    assert launched.first.wait(MOST_SECONDS) != 0
+    assert "Connection" in launched.said() or "terminated with code -9" in launched.said()
+    run = launched.folder / "runs/tiny/1"
     (newest,) = checkpoints(run)
     assert training_state(run / "checkpoints" / newest)["global_step"] > 0
+
+
+def test_a_job_of_slurm_that_was_told_to_end_goes_on_and_equals_a_run_on_two_nodes(tmp_path):
+    job, nodes = tmp_path / "job", tmp_path / "nodes"
+    job.mkdir(), nodes.mkdir()
+    processes = start([*TWO, *LONG], job, 2, cluster=slurm)
+    wait_until(lambda: checkpoints(job / "runs/tiny/1"), processes)
+    for process in processes:  # as sbatch --signal=USR1@120 does
+        os.kill(process.pid, signal.SIGUSR1)
+    assert statuses(processes) == [128 + signal.SIGUSR1] * 2
+    (newest,) = checkpoints(job / "runs/tiny/1")
+    further = ["--run.images", f"{int(newest[7:-5]) + 80}", "--run.save_every", "800"]
+    assert statuses(start([*TWO, *further], job, 2, cluster=slurm)) == [0, 0]
+    apart = ["--trainer.devices", "1", "--trainer.num_nodes", "2"]
+    torchrun_on_two = partial(torchrun, nodes=2)
+    assert statuses(start([*ARGUMENTS, *further, *apart], nodes, 2, cluster=torchrun_on_two)) == [0, 0]
+    assert [folder.name for folder in (job / "runs/tiny").iterdir()] == ["1"]
+    ends = [training_state(sorted(f.glob("runs/tiny/1/checkpoints/images_*.ckpt"))[-1]) for f in (job, nodes)]
+    assert equal(*ends) and ends[0]["state_dict"]["_extra_state"]["images_seen"] == int(further[1])
+
+
+def interrupt() -> None:
+    """Let this process be told to end when it validates."""
+
+    def on_validation_start(run: Run, *arguments: object) -> None:
+        whole(run, *arguments)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    whole, Run.on_validation_start = Run.on_validation_start, on_validation_start
+
+
+def test_two_processes_that_are_told_to_end_while_they_validate_leave_at_once_and_go_on(tmp_path):
+    arguments = [*TWO, "--run.images", "160", "--run.validate_every", "64", "--run.save_every", "0", "--run.keep", "9"]
+    assert statuses(start(arguments, tmp_path, 2, interrupt)) == [128 + signal.SIGTERM] * 2
+    assert checkpoints(tmp_path / "runs/tiny/1") == ["images_000000064.ckpt"]
+    assert statuses(start(arguments, tmp_path, 2)) == [0, 0]
+    assert checkpoints(tmp_path / "runs/tiny/1") == [f"images_{images:09d}.ckpt" for images in (64, 128, 160)]
+
+
+def poison() -> None:
+    """Let the second process's weights become no numbers, once."""
+
+    def training_step(module: Adversarial, *arguments: object) -> None:
+        whole(module, *arguments)
+        if os.environ["RANK"] == "1" and module.images_seen == 88 and not spoilt:
+            spoilt.append(True)
+            with torch.no_grad():
+                next(module.generator.parameters()).fill_(torch.nan)
+
+    whole, spoilt = Adversarial.training_step, []
+    Adversarial.training_step = training_step
+
+
+def test_numbers_that_are_none_on_one_process_lead_all_back_to_the_same_checkpoint_and_on(tmp_path):
+    back = ["--guard.every", "8", "--guard.rollbacks", "1", "--run.images", "160", "--run.save_every", "32"]
+    assert statuses(start([*ARGUMENTS, "--trainer.devices", "2", *back], tmp_path, 2, poison)) == [0, 0]
+    said = (tmp_path / "said_0.txt").read_text()
+    assert said.count("going back to") == 1 and "images_000000064.ckpt" in said
+    assert checkpoints(tmp_path / "runs/tiny/1") == ["images_000000128.ckpt", "images_000000160.ckpt"]

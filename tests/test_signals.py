@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch import Callback
 
 from lightning_avatars.callbacks.run import Run
+from lightning_avatars.launch import LAUNCHER, status
 from lightning_avatars.signals import NOTED, Signals
 from tests.conf.faults import checkpoints, equal, training_state
 from tests.conf.training import fit, game
@@ -76,20 +77,83 @@ def test_a_run_that_is_told_to_end_saves_the_batch_and_goes_on_as_if_nothing_had
     assert equal(gone_on, whole)
 
 
-@pytest.mark.parametrize(("in_validation", "images", "saved"), [(True, 32, 40), (False, 24, 32)])
-def test_no_validation_is_lost_to_a_signal(tmp_path, in_validation, images, saved):
-    class Validations(Callback):
-        def on_validation_end(self, trainer, pl_module):
-            seen.append(pl_module.images_seen)
+class Validations(Callback):
+    """Notes when a validation has been made to its end."""
 
-    seen: list[int] = []
-    run = Run(images=64, validate_every=32, save_every=0)
+    def __init__(self) -> None:
+        self.at = []
+
+    def on_validation_end(self, trainer, pl_module):
+        self.at.append(pl_module.images_seen)
+
+
+def state(folder: Path, images: int) -> dict[str, object]:
+    return training_state(folder / f"checkpoints/images_{images:09d}.ckpt")
+
+
+@pytest.mark.parametrize("sender", [Sender(signal.SIGTERM, 32, in_validation=True), Sender(signal.SIGTERM, 24)])
+def test_a_validation_is_left_at_once_and_made_when_the_run_goes_on(tmp_path, sender):
+    first, second, third, told = Validations(), Validations(), Validations(), tmp_path / "told"
+    further = {"images": 64, "validate_every": 32, "save_every": 0, "keep": 9}
+    with pytest.raises(SystemExit) as stop:
+        fit(game(), told, callbacks=[first, Run(**further), sender])
+    assert stop.value.code == 128 + signal.SIGTERM
+    assert first.at == [] and checkpoints(told) == ["images_000000032.ckpt"]
+    path = told / "checkpoints/images_000000032.ckpt"
+    fit(game(), told, ckpt_path=path, callbacks=[second, Run(**further)])
+    fit(game(), tmp_path / "whole", callbacks=[third, Run(**further)])
+    assert second.at == third.at == [32, 64]
+    assert equal(state(told, 64), state(tmp_path / "whole", 64))
+
+
+def test_a_run_that_was_told_to_end_in_its_last_validation_makes_it_and_no_more(tmp_path):
+    class Finished(Validations):
+        def on_validation_epoch_end(self, trainer, pl_module):
+            finished.append(trainer.should_stop)
+
+    finished: list[bool] = []
+    run, seen = {"images": 32, "validate_every": 0, "save_every": 0}, Finished()
     with pytest.raises(SystemExit):
-        fit(game(), tmp_path, callbacks=[Validations(), run, Sender(signal.SIGTERM, images, in_validation)])
-    assert seen == [32] and checkpoints(tmp_path) == [f"images_{saved:09d}.ckpt"]
-    path = tmp_path / f"checkpoints/images_{saved:09d}.ckpt"
-    fit(game(), tmp_path, ckpt_path=path, callbacks=[Validations(), Run(images=64, validate_every=32, save_every=0)])
-    assert seen == [32, 64]
+        fit(game(), tmp_path, callbacks=[Run(**run), Sender(signal.SIGUSR1, 32, in_validation=True)])
+    path = tmp_path / "checkpoints/images_000000032.ckpt"
+    for _ in range(2):  # it is made by the first of them
+        module = game()
+        fit(module, tmp_path, ckpt_path=path, callbacks=[seen, Run(**run)])
+        assert module.images_seen == 32 and seen.at == [32] and finished == [True]
+
+
+def test_a_second_signal_in_a_validation_that_is_made_again_costs_nothing_either(tmp_path):
+    seen, run = Validations(), {"images": 64, "validate_every": 32, "save_every": 0}
+    path = tmp_path / "checkpoints/images_000000032.ckpt"
+    for again in (None, path):
+        with pytest.raises(SystemExit):
+            told = [seen, Run(**run), Sender(signal.SIGTERM, 32, in_validation=True)]
+            fit(game(), tmp_path, ckpt_path=again, callbacks=told)
+    fit(game(), tmp_path, ckpt_path=path, callbacks=[seen, Run(**run)])
+    assert seen.at == [32, 64]
+
+
+def test_a_signal_before_the_first_batch_ends_the_run_with_its_status(tmp_path):
+    class Early(Callback):
+        def on_train_start(self, trainer, pl_module):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as stop:
+        fit(game(), tmp_path, callbacks=[Early(), Run(images=32)])
+    assert stop.value.code == 128 + signal.SIGTERM and checkpoints(tmp_path) == []
+
+
+def test_a_process_that_lightning_started_notes_a_signal_and_leaves_the_status_to_the_first(monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv(LAUNCHER, "1")
+    signals = Signals()
+    signals.install()
+    signals.leave_at_once()
+    os.kill(os.getpid(), signal.SIGTERM)
+    signals.remove()
+    assert signals.received == signal.SIGTERM and status(signal.SIGTERM) == 0
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")  # torchrun wants to know of each
+    assert status(signal.SIGTERM) == 128 + signal.SIGTERM
 
 
 def test_a_run_whose_weights_are_no_numbers_obeys_too(tmp_path):

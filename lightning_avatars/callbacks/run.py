@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
+import signal
 import time
 from functools import partial
 from pathlib import Path
@@ -14,30 +15,35 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_avatars.callbacks.guard import finite
-from lightning_avatars.checkpoints import FOLDER, WholeFiles, by_age
+from lightning_avatars.checkpoints import BEST, FOLDER, WholeFiles, by_age, set_aside
 from lightning_avatars.data.base import Batch
-from lightning_avatars.disk import put_in_place
+from lightning_avatars.disk import put_in_place, spared
 from lightning_avatars.evaluation.scores import direction
+from lightning_avatars.launch import status
 from lightning_avatars.signals import Signals
 from lightning_avatars.strategies import PhaseDDP
 
-BEST = "best.ckpt"
 LISTEN_EVERY = 8  # batches, after which several processes tell each other of signals
 
 
 class Run(Checkpoint):
     """Validate, save and stop at milestones in images; checkpoints go to the run's folder.
 
-    On SIGTERM or SIGUSR1, to any of the processes, a checkpoint is saved after the batch and the run ends with the exit
-    status 128 + the signal's number. A full disk costs checkpoints, and not the run.
+    On SIGTERM or SIGUSR1, to any of the processes, a checkpoint is saved after the batch (where there are several
+    processes after at most eight) and the run ends with the exit status 128 + the signal's number. A validation is left
+    when the signal comes: the checkpoint from before it knows that it is due, and the run that goes on makes it first.
+    So the time of eight batches and of writing a checkpoint is enough between a signal and the end. Only a signal to
+    none but a process that Lightning itself started is obeyed after the validation. A full disk costs checkpoints, and
+    not the run.
 
     Args:
         images: Images after which the run ends.
         validate_every: Images between validations; one more is made at the end. 0 for that one only.
-        save_every: Images between checkpoints; one more is made at the end. 0 for that one only.
+        save_every: Images between checkpoints, beside those before each validation and at the end. 0 for those only.
         keep: Newest checkpoints that are kept.
         best: A logged score, such as val/fd_avatarnet_5k: the checkpoint where it was best is kept too, as best.ckpt.
         save_beside: Write checkpoints in another thread while training goes on.
@@ -60,14 +66,15 @@ class Run(Checkpoint):
         self.images, self.validate_every, self.save_every, self.keep = images, validate_every, save_every, keep
         self.best, self.best_value = best, math.nan
         self.files, self.signals = WholeFiles(save_beside), Signals()
-        self.due, self.told = False, 0
+        self.due, self.validation_due, self.told = False, False, 0
         self.started = self.paused = self.validation_started = 0.0
         self.first = 0
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "best_value": self.best_value}
+        return {"best": self.best, "best_value": self.best_value, "validation_due": self.validation_due}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.validation_due = state_dict.get("validation_due", False)
         if state_dict["best"] == self.best:
             self.best_value = state_dict["best_value"]
 
@@ -75,16 +82,29 @@ class Run(Checkpoint):
         trainer.strategy.checkpoint_io = self.files
         if stage != "fit":
             return
+        environment = trainer._accelerator_connector.cluster_environment
+        if isinstance(environment, SLURMEnvironment):
+            environment.auto_requeue = (
+                False  # its handlers save in the middle of a batch; `sbatch --requeue` asks for it
+            )
         interval = self.validate_every or self.images
         trainer.val_check_interval = math.ceil(interval / trainer.datamodule.batch_size)
         if trainer.is_global_zero:
-            for unfinished in (Path(trainer.default_root_dir) / FOLDER).glob("*.part"):
+            for unfinished in self.folder(trainer).glob("*.part"):
                 unfinished.unlink()  # of a run that was killed while saving
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.received_sigterm:  # by Lightning, since data was prepared: there is nothing to save
+            raise SystemExit(status(signal.SIGTERM))
         self.signals.install()
         self.started, self.paused, self.first = time.monotonic(), 0.0, pl_module.images_seen
         trainer.should_stop = pl_module.images_seen >= self.images
+        if trainer.is_global_zero:
+            set_aside(Path(trainer.default_root_dir), pl_module.images_seen)
+        if not (self.folder(trainer) / BEST).is_file():
+            self.best_value = math.nan  # of another folder, or of a file that was removed
+        if self.validation_due:
+            self.validate(trainer, pl_module)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.validation_started = time.monotonic()
@@ -98,23 +118,30 @@ class Run(Checkpoint):
     ) -> None:
         seen, size = pl_module.images_seen, trainer.datamodule.batch_size
         trainer.should_stop = trainer.should_stop or seen >= self.images
-        self.told = self.told or self.heard(trainer)
-        crossed = self.save_every > 0 and seen // self.save_every != (seen - size) // self.save_every
-        self.due = crossed or trainer.should_stop or bool(self.told)
-        validates = trainer.enable_validation and (
-            trainer.should_stop or (trainer.fit_loop.total_batch_idx + 1) % trainer.val_check_interval == 0
+        batches = trainer.fit_loop.total_batch_idx + 1
+        self.validation_due = trainer.enable_validation and (
+            trainer.should_stop or batches % trainer.val_check_interval == 0
         )
-        if self.due and not validates:  # a save before a validation would lose it on resuming
+        if self.validation_due or trainer.world_size == 1 or batches % LISTEN_EVERY == 0:
+            self.listen(trainer)
+        crossed = self.save_every > 0 and seen // self.save_every != (seen - size) // self.save_every
+        self.due = crossed or trainer.should_stop
+        if self.due or self.told or self.validation_due:
             self.save(trainer, pl_module)
+        if self.validation_due:
+            self.signals.leave_at_once()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.paused += time.monotonic() - self.validation_started
         self.validation_started = 0.0
         if trainer.sanity_checking or not self.started:
             return
-        better = trainer.strategy.broadcast(self.is_better(trainer))
-        if self.due or trainer.should_stop or better:
-            self.save(trainer, pl_module, better)
+        self.signals.at_once = self.validation_due = False
+        if self.best is not None and trainer.is_global_zero:
+            self.keep_best(trainer, pl_module)
+        self.listen(trainer)
+        if self.due or self.told or trainer.should_stop:
+            self.save(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.finish()
@@ -127,55 +154,74 @@ class Run(Checkpoint):
         self.files.finish()
         self.signals.remove()
 
-    def heard(self, trainer: Trainer) -> int:
-        """Return the number of a signal that any process has been sent; 0 for none."""
-        number = self.signals.received or 0
-        if trainer.world_size == 1:
-            return number
-        if (trainer.fit_loop.total_batch_idx + 1) % LISTEN_EVERY:
-            return 0
-        highest = torch.tensor(number, device=trainer.strategy.root_device)
-        dist.all_reduce(highest, dist.ReduceOp.MAX)
-        return int(highest)
+    def validate(self, trainer: Trainer, module: LightningModule) -> None:
+        """Make the validation that was due when the checkpoint was saved from which this run goes on."""
+        self.due = True
+        self.save(trainer, module)  # it may have come from another folder, or be the best one, which has another name
+        self.signals.leave_at_once()
+        loop = trainer.fit_loop.epoch_loop.val_loop
+        loop.restarting = False
+        trainer.validating = True
+        loop.run()
+        trainer.training = True
 
-    def is_better(self, trainer: Trainer) -> bool:
-        """Tell whether the score that is watched is better than ever before, and note it."""
-        if self.best is None:
-            return False
+    def listen(self, trainer: Trainer) -> None:
+        """Note the number of a signal that any process has been sent."""
+        number = self.signals.received or 0
+        if trainer.world_size > 1:
+            highest = torch.tensor(number, device=trainer.strategy.root_device)
+            dist.all_reduce(highest, dist.ReduceOp.MAX)
+            number = int(highest)
+        self.told = self.told or number
+
+    def score(self, trainer: Trainer) -> float:
+        """Return the score that is watched, where it is better than ever before; else NaN."""
         if self.best not in trainer.callback_metrics:
             known = ", ".join(name for name in trainer.callback_metrics if "/" in name)
             rank_zero_warn(f"run.best is {self.best!r}, which this validation did not log; it logged {known}")
-            return False
+            return math.nan
         value, sign = float(trainer.callback_metrics[self.best]), direction(self.best.partition("/")[2])
-        better = math.isfinite(value) and (math.isnan(self.best_value) or sign * value > sign * self.best_value)
-        self.best_value = value if better else self.best_value
-        return better
+        better = math.isnan(self.best_value) or sign * value > sign * self.best_value
+        return value if better and math.isfinite(value) else math.nan
 
-    def save(self, trainer: Trainer, module: LightningModule, better: bool = False) -> None:
-        """Save a checkpoint; then end the run where a signal has asked for it."""
-        self.due = False
-        if not trainer.strategy.reduce_boolean_decision(finite(module)):
-            rank_zero_warn(f"not saved after {module.images_seen:,} images: weights are no finite numbers any more")
-        else:
-            if isinstance(trainer.strategy, PhaseDDP):
-                trainer.strategy.check_equal(module)
-            path = Path(trainer.default_root_dir) / FOLDER / f"images_{module.images_seen:09d}.ckpt"
-            self.files.then = partial(self.tidy, path, better)
-            trainer.save_checkpoint(path)
-        if self.told:
-            self.files.finish()
-            trainer.strategy.barrier()
-            raise SystemExit(128 + self.told)
-
-    def tidy(self, path: Path, better: bool) -> None:
-        """Keep the newest checkpoints, and a link to the best one."""
-        if better:
-            link = path.with_name(f"{BEST}.part")
+    def keep_best(self, trainer: Trainer, module: LightningModule) -> None:
+        """Keep the checkpoint from before this validation as the best one, if it is; only then note its score."""
+        value, path = self.score(trainer), self.path(trainer, module)
+        self.files.finish()
+        if math.isnan(value) or not path.is_file():  # a file that could not be written was said to be missing
+            return
+        link = path.with_name(f"{BEST}.part")
+        with spared(f"{BEST}, the checkpoint with the best {self.best}"):
             link.unlink(missing_ok=True)
             try:
                 os.link(path, link)
             except OSError:  # a file system without links
                 shutil.copyfile(path, link)
             put_in_place(link, path.with_name(BEST))
+            self.best_value = value
+
+    def folder(self, trainer: Trainer) -> Path:
+        return Path(trainer.default_root_dir) / FOLDER
+
+    def path(self, trainer: Trainer, module: LightningModule) -> Path:
+        return self.folder(trainer) / f"images_{module.images_seen:09d}.ckpt"
+
+    def save(self, trainer: Trainer, module: LightningModule) -> None:
+        """Save a checkpoint; then end the run where a signal has asked for it."""
+        if not trainer.strategy.reduce_boolean_decision(finite(module)):
+            rank_zero_warn(f"not saved after {module.images_seen:,} images: weights are no finite numbers any more")
+        else:
+            if isinstance(trainer.strategy, PhaseDDP):
+                trainer.strategy.check_equal(module)
+            path = self.path(trainer, module)
+            self.files.then = partial(self.tidy, path)
+            trainer.save_checkpoint(path)
+        if self.told:
+            self.files.finish()
+            trainer.strategy.barrier()
+            raise SystemExit(status(self.told))
+
+    def tidy(self, path: Path) -> None:
+        """Remove all but the newest checkpoints, of which this is one."""
         for old in by_age(path.parent.parent)[: -self.keep]:
             old.unlink()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 
 import pytest
@@ -33,7 +34,7 @@ def test_validates_at_intervals_in_images_and_once_more_at_the_end(tmp_path):
     seen = Validations()
     fit(game(), tmp_path, callbacks=[seen, Run(images=56, validate_every=16, save_every=0)])
     assert seen.at == [16, 32, 48, 56]
-    assert names(tmp_path) == ["images_000000056.ckpt"]
+    assert names(tmp_path) == ["images_000000048.ckpt", "images_000000056.ckpt"], "each is saved before it validates"
 
 
 def test_a_resumed_run_makes_the_validations_that_are_left(tmp_path):
@@ -167,3 +168,74 @@ def test_a_run_can_go_on_from_its_best(tmp_path):
     callbacks = [Scores(LOWER_IS_BETTER), watched(48)]
     fit(module, tmp_path, ckpt_path=tmp_path / "checkpoints/best.ckpt", callbacks=callbacks)
     assert module.images_seen == 48 and "best.ckpt" in names(tmp_path)
+
+
+def test_a_best_that_could_not_be_kept_is_not_noted(tmp_path, monkeypatch):
+    def full(temporary, path):
+        monkeypatch.undo()
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr("lightning_avatars.callbacks.run.put_in_place", full)
+    run = watched(32)
+    with pytest.warns(UserWarning, match=r"best\.ckpt, the checkpoint with the best val/fd_pixels_20"):
+        fit(game(), tmp_path, callbacks=[Scores({16: 3.0, 32: 4.0}), run])
+    assert images_of(tmp_path / "checkpoints/best.ckpt") == 32 and run.best_value == 4
+
+
+def test_a_checkpoint_that_could_not_be_written_is_not_the_best(tmp_path, monkeypatch):
+    def full(checkpoint, path, then):
+        monkeypatch.undo()
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr("lightning_avatars.checkpoints.write", full)
+    run = watched(32)
+    with pytest.warns(UserWarning, match=r"THE DISK IS FULL: the checkpoint .*images_000000016\.ckpt"):
+        fit(game(), tmp_path, callbacks=[Scores({16: 3.0, 32: 4.0}), run])
+    assert images_of(tmp_path / "checkpoints/best.ckpt") == 32 and run.best_value == 4
+
+
+@pytest.mark.parametrize("place", ["lightning_avatars.callbacks.run.put_in_place", None])
+def test_a_best_is_neither_lost_nor_noted_without_its_file_when_the_run_is_cut_off_there(tmp_path, monkeypatch, place):
+    def cut_off(*arguments):
+        if not place:
+            whole(*arguments)
+        raise KeyError
+
+    run, whole = {"images": 32, "validate_every": 16, "save_every": 0, "best": "val/fd_pixels_20"}, Run.keep_best
+    monkeypatch.setattr(place or "lightning_avatars.callbacks.run.Run.keep_best", cut_off)
+    with pytest.raises(KeyError):
+        fit(game(), tmp_path, callbacks=[Scores({16: 3.0, 32: 4.0}), Run(**run)])
+    monkeypatch.undo()
+    path, again = tmp_path / "checkpoints/images_000000016.ckpt", Run(**run)
+    assert math.isnan(best_value_in(path))
+    fit(game(), tmp_path, ckpt_path=path, callbacks=[Scores({16: 3.0, 32: 4.0}), again])
+    assert images_of(tmp_path / "checkpoints/best.ckpt") == 16 and again.best_value == 3
+    assert best_value_in(tmp_path / "checkpoints/images_000000032.ckpt") == 3
+
+
+def best_value_in(path):
+    return next(s["best_value"] for name, s in read_checkpoint(path)["callbacks"].items() if "best_value" in s)
+
+
+def test_a_best_whose_file_is_gone_is_forgotten(tmp_path):
+    fit(game(), tmp_path, callbacks=[Scores({16: 3.0, 32: 4.0}), watched(32)])
+    (tmp_path / "checkpoints/best.ckpt").unlink()
+    newest = tmp_path / "checkpoints/images_000000032.ckpt"
+    fit(game(), tmp_path, ckpt_path=newest, callbacks=[Scores({48: 5.0}), watched(48)])
+    assert images_of(tmp_path / "checkpoints/best.ckpt") == 48
+
+
+def test_a_run_that_goes_on_from_its_best_scores_it_again_and_knows_it(tmp_path):
+    fit(game(), tmp_path, callbacks=[Scores(LOWER_IS_BETTER), watched(64)])
+    again = watched(48)
+    fit(game(), tmp_path, ckpt_path=tmp_path / "checkpoints/best.ckpt", callbacks=[Scores(LOWER_IS_BETTER), again])
+    assert again.best_value == 3 and images_of(tmp_path / "checkpoints/best.ckpt") == 32
+
+
+def test_a_checkpoint_that_lightning_is_asked_for_with_storage_options_is_whole_too(tmp_path):
+    trainer = fit(game(), tmp_path, images=16)
+    trainer.strategy.connect(trainer.lightning_module)
+    path = tmp_path / "elsewhere/asked.ckpt"
+    trainer.save_checkpoint(path, storage_options={"anything": 1})
+    trainer.strategy.checkpoint_io.finish()
+    assert images_of(path) == 16 and [file.name for file in path.parent.iterdir()] == ["asked.ckpt"]

@@ -22,13 +22,16 @@ SECONDS = 120  # after which a test gives up
 
 
 def train(
-    arguments: list[str], folder: Path, environment: dict[str, str], prepare: Callable[[], object] | None = None
+    arguments: list[str],
+    folder: Path,
+    rank: int,
+    environment: dict[str, str],
+    prepare: Callable[[], object] | None = None,
 ) -> None:
     """Be the command line in a folder; what it says goes to ``said_<rank>.txt``."""
     os.setpgid(0, 0)
     os.chdir(folder)
     os.environ.update(environment)
-    rank = environment.get("RANK", "0")
     sys.stderr = Path(f"said_{rank}.txt").open("a", buffering=1)  # noqa: SIM115 - for as long as the process lives
     os.dup2(sys.stderr.fileno(), 2)
     torch.set_num_threads(1)
@@ -39,23 +42,40 @@ def train(
     main(arguments)
 
 
+def torchrun(rank: int, world: int, nodes: int = 1) -> dict[str, str]:
+    """Say to a process what torchrun would."""
+    each = world // nodes
+    return {
+        "RANK": f"{rank}", "LOCAL_RANK": f"{rank % each}", "WORLD_SIZE": f"{world}", "LOCAL_WORLD_SIZE": f"{each}",
+        "GROUP_RANK": f"{rank // each}", "TORCHELASTIC_RUN_ID": "test",
+    }  # fmt: skip
+
+
+def slurm(rank: int, world: int) -> dict[str, str]:
+    """Say to a process what srun would, on one node."""
+    return {
+        "SLURM_PROCID": f"{rank}", "SLURM_LOCALID": f"{rank}", "SLURM_NTASKS": f"{world}", "SLURM_NODEID": "0",
+        "SLURM_NTASKS_PER_NODE": f"{world}", "SLURM_NNODES": "1", "SLURM_JOB_ID": "1", "SLURM_JOB_NAME": "faces",
+    }  # fmt: skip
+
+
 def start(
-    arguments: list[str], folder: Path, world: int = 1, prepare: Callable[[], object] | None = None
+    arguments: list[str],
+    folder: Path,
+    world: int = 1,
+    prepare: Callable[[], object] | None = None,
+    cluster: Callable[[int, int], dict[str, str]] = torchrun,
 ) -> list[BaseProcess]:
     """Start a run as torchrun would, in processes that have imported everything already and call ``prepare`` first."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["lightning_avatars.cli"])
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
     processes = []
-    for rank in map(str, range(world)):
-        environment = {
-            "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world),
-            "GROUP_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "test",
-        }  # fmt: skip
-        given = (arguments, folder, environment if world > 1 else {}, prepare)
-        processes.append(context.Process(target=train, args=given))
+    for rank in range(world):
+        environment = meeting | cluster(rank, world) if world > 1 else {}
+        processes.append(context.Process(target=train, args=(arguments, folder, rank, environment, prepare)))
         processes[-1].start()
     return processes
 

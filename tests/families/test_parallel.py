@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import socket
 from functools import partial
@@ -11,15 +12,20 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from lightning_avatars.objectives.adversarial import NonSaturating
+from lightning_avatars.objectives.adversarial import NonSaturating, Wasserstein
 from lightning_avatars.strategies import PhaseDDP
+from lightning_avatars.terms.clipping import WeightClip
 from tests.conf.training import fit, game, weights
 from tests.families.test_adversarial import PENALTIES
 
 GAMES = {name: partial(lambda make, **more: game(**make(), **more), make) for name, make in PENALTIES.items()} | {
     "batch_norm": partial(game, normalized=True, objective=NonSaturating()),
     "chunks": partial(lambda make, **more: game(**make(), micro_batch=3, **more), PENALTIES["r1_r2"]),
+    "weight_clip": lambda: game(
+        objective=Wasserstein(), critics=2, clip_gradients=0.1, discriminator_terms={"clip": WeightClip(0.05)}
+    ),
 }
+IMAGES = 160  # 20 batches
 
 
 def work(rank: int, port: int, folder: Path) -> None:
@@ -31,7 +37,7 @@ def work(rank: int, port: int, folder: Path) -> None:
     torch.set_num_threads(1)
     for name, make in GAMES.items():
         module = make()
-        fit(module, folder / f"{name}_{rank}", devices=2, strategy=PhaseDDP())
+        fit(module, folder / f"{name}_{rank}", IMAGES, devices=2, strategy=PhaseDDP())
         torch.save(weights(module), folder / f"{name}_{rank}.pt")
 
 
@@ -41,7 +47,8 @@ def folder(tmp_path_factory):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    mp.spawn(work, (port, folder), nprocs=2)
+    multiprocessing.set_forkserver_preload(["lightning_avatars.cli"])  # imported once, not by each process
+    mp.start_processes(work, (port, folder), 2, start_method="forkserver")
     return folder
 
 
@@ -49,7 +56,7 @@ def folder(tmp_path_factory):
 def test_two_processes_equal_one(folder, tmp_path, name):
     alone = GAMES[name]()
     start = weights(alone).clone()
-    fit(alone, tmp_path)
+    fit(alone, tmp_path, IMAGES)
     ranks = [torch.load(folder / f"{name}_{rank}.pt") for rank in range(2)]
     assert torch.equal(*ranks), "every weight and buffer must be equal on all processes"
     assert (weights(alone) - start).abs().max() > 1e-3

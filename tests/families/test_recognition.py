@@ -1,5 +1,7 @@
 """Recognition learns, counts images, and makes images imperfect without depending on the number of processes."""
 
+import signal
+
 import lightning as L
 import pytest
 import torch
@@ -11,6 +13,7 @@ from lightning_avatars.families.recognition import SHIFT, Recognition, imperfect
 from lightning_avatars.networks.recognizer import RecognitionNet
 from lightning_avatars.schedules import Linear
 from lightning_avatars.seeding import Draws
+from tests.conf.faults import equal, start, statuses, training_state, wait_until
 
 NAMES = ["tone=dark", "tone=light", "Red"]
 
@@ -99,3 +102,24 @@ def test_two_halves_of_a_batch_are_made_imperfect_like_the_whole():
     assert torch.equal(whole, torch.cat(halves))
     assert not torch.equal(whole, imperfect(x, Draws(0, 8, 8, 0, 8, device)))
     assert (whole - x).abs().mean() < 0.5
+
+
+def test_two_processes_of_lightnings_own_ddp_that_are_killed_go_on_as_if_they_had_not_been(tmp_path):
+    further = ["--data.dataset", "tests.conf.tiny.TinyFaces", "--data.resolution", "16", "--data.batch_size", "8"]
+    further += ["--model.network.width", "4", "--trainer.accelerator", "cpu", "--trainer.devices", "2"]
+    further += ["--trainer.logger", "false", "--run.images", "480", "--run.validate_every", "240"]
+    arguments = ["fit", "--model", "recognition", *further, "--run.save_every", "40", "--resume", "auto"]
+    folders = [tmp_path / "killed", tmp_path / "whole"]
+    for folder in folders:
+        folder.mkdir()
+    processes = start(arguments, folders[0], 2)
+    wait_until(lambda: saved(folders[0]), processes)
+    processes[1].kill()
+    assert statuses(processes)[1] == -signal.SIGKILL
+    assert [statuses(start(arguments, folder, 2)) for folder in folders] == [[0, 0], [0, 0]]
+    states = [training_state(saved(folder)[-1]) for folder in folders]
+    assert equal(*states) and states[0]["state_dict"]["_extra_state"]["images_seen"] == 480
+
+
+def saved(folder):
+    return sorted(folder.glob("runs/*/*/checkpoints/images_*.ckpt"))

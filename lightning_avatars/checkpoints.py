@@ -11,11 +11,13 @@ import zlib
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import deepcopy
+from itertools import count
 from pathlib import Path
-from typing import Any, BinaryIO
+from pydoc import locate
+from typing import Any, BinaryIO, get_args, get_type_hints
 
 import torch
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentError, ArgumentParser
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning_utilities.core.apply_func import apply_to_collection
@@ -23,10 +25,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lightning_avatars.disk import put_in_place
+from lightning_avatars.disk import put_in_place, spared
 from lightning_avatars.families.base import FaceModule, GenerativeModule
 
 FOLDER = "checkpoints"
+BEST = "best.ckpt"
+ABANDONED = "abandoned_{}"
 SEAL = b"crc32:"  # and eight digits: the comment at the end of a checkpoint, which is a zip
 SEAL_LENGTH = len(SEAL) + 8
 
@@ -59,18 +63,12 @@ class WholeFiles(TorchCheckpointIO):
         return read_checkpoint(Path(path))
 
     def finish(self) -> None:
-        """Wait for what is being written; a disk that is full is said loudly, and training goes on without the file."""
+        """Wait for what is being written; a refusal of the disk is said loudly, and training goes on without it."""
         if self.job is None:
             return
         (job, path), self.job = self.job, None
-        error = job.exception()
-        if isinstance(error, OSError):
-            rank_zero_warn(
-                f"THE CHECKPOINT {path} COULD NOT BE WRITTEN: {error}. Training goes on, and the next one is tried as "
-                "planned; until then an interruption loses what came after the last one. Make room on the disk"
-            )
-        elif error is not None:
-            raise error
+        with spared(f"the checkpoint {path} (until the next, an interruption loses what came after the last)", True):
+            job.result()
 
     def teardown(self) -> None:
         self.finish()
@@ -133,8 +131,35 @@ def damage(path: Path) -> str | None:
 
 
 def by_age(folder: Path) -> list[Path]:
-    """List a run's checkpoints, the oldest first."""
-    return sorted((folder / FOLDER).glob("images_*.ckpt"), key=lambda file: (file.stat().st_mtime_ns, file.name))
+    """List a run's checkpoints, those of the fewest images first; times of files change when a folder is copied."""
+    files = (file for file in (folder / FOLDER).glob("images_*.ckpt") if file.stem[7:].isdecimal())
+    return sorted(files, key=images_of)
+
+
+def images_of(path: Path) -> int:
+    """Read the number of images that a checkpoint has seen, from its name."""
+    return int(path.stem.removeprefix("images_"))
+
+
+def set_aside(folder: Path, images: int) -> None:
+    """Move checkpoints of more images than a run begins with into a folder of their own, and say so.
+
+    They are of a course that was given up, by going back or by starting anew in its folder, and would be taken for the
+    newest ones.
+    """
+    beyond = [path for path in by_age(folder) if images_of(path) > images]
+    best = folder / FOLDER / BEST
+    if best.is_file() and damage(best) is None:
+        seen = torch.load(best, map_location="cpu", weights_only=True)["state_dict"]["_extra_state"]["images_seen"]
+        beyond += [best] if seen > images else []
+    if not beyond:
+        return
+    aside = next(path for number in count(1) if not (path := folder / ABANDONED.format(number)).exists())
+    aside.mkdir()
+    for path in reversed(beyond):
+        path.rename(aside / path.name)
+    names = ", ".join(path.name for path in beyond)
+    rank_zero_warn(f"the run goes on from {images:,} images: later checkpoints are now in {aside} ({names})")
 
 
 def last_good(folder: Path) -> Path | None:
@@ -204,16 +229,35 @@ def build(config: dict[str, Any]) -> FaceModule:
 
 
 def export_weights(module: GenerativeModule, path: Path) -> None:
-    """Write what a module needs to sample, with its configuration, as safetensors."""
+    """Write what a module needs to sample, with its configuration, as safetensors that may be published.
+
+    A conditional module's file holds the labels, and no more, of some training pictures, for labels are drawn from
+    them. It says what data it was trained on only where that is not in files of one's own.
+    """
     if module.config is None:
         raise ValueError("only a module that was built from a configuration can be rebuilt from exported weights")
-    about = {"config": module.config, "images_seen": module.images_seen, "label_names": module.label_names}
-    tensors = {name: tensor.contiguous().cpu() for name, tensor in module.sampling_state().items()}
+    about = {
+        "config": {name: part for name, part in module.config.items() if name != "data" or is_public(part)},
+        "images_seen": module.images_seen,
+        "label_names": module.label_names,
+    }
+    rows = module.label_rows if module.conditional else module.label_rows[:0]
+    tensors = module.sampling_state() | {"label_rows": rows}
+    owned = {  # a tensor of two names, or a part of a larger one, too
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
+    }
     temporary = path.with_suffix(".part")
     path.parent.mkdir(parents=True, exist_ok=True)
-    tensors["label_rows"] = module.label_rows.contiguous()
-    save_file(tensors, temporary, {"lightning_avatars": json.dumps(about)})
+    save_file(owned, temporary, {"lightning_avatars": json.dumps(about)})
     put_in_place(temporary, path)
+
+
+def is_public(data: dict[str, Any]) -> bool:
+    """Tell whether a configuration of data names none of this machine's files."""
+    dataset = data["dataset"]
+    types = get_type_hints(locate(dataset["class_path"]).__init__)
+    paths = [name for name, kind in types.items() if Path in (kind, *get_args(kind))]
+    return all((dataset.get("init_args") or {}).get(name) is None for name in paths)
 
 
 def load_exported(path: Path) -> GenerativeModule:
@@ -229,11 +273,12 @@ def load_exported(path: Path) -> GenerativeModule:
         with safe_open(path, "pt") as file:
             about = json.loads((file.metadata() or {})["lightning_avatars"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except (SafetensorError, KeyError, ValueError) as error:
+        module = build(about["config"])
+        if not isinstance(module, GenerativeModule):
+            raise TypeError(f"a {type(module).__name__} makes no pictures")
+        module.label_rows, module.label_names = tensors.pop("label_rows"), about["label_names"]
+        module.images_seen = int(about["images_seen"])
+        module.load_sampling_state(tensors)
+    except (SafetensorError, ArgumentError, LookupError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path} holds no exported generator: give a file that `export` wrote ({error})") from error
-    module = build(about["config"])
-    assert isinstance(module, GenerativeModule)  # others can't be exported
-    module.label_rows, module.label_names = tensors.pop("label_rows"), about["label_names"]
-    module.images_seen = about["images_seen"]
-    module.load_sampling_state(tensors)
     return module.eval()

@@ -18,6 +18,7 @@ from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_avatars import shipped
@@ -32,9 +33,19 @@ from lightning_avatars.callbacks.run import Run
 from lightning_avatars.data.base import FaceData
 from lightning_avatars.disk import put_in_place
 from lightning_avatars.families.base import FaceModule
+from lightning_avatars.launch import live_with_launcher
 from lightning_avatars.loggers import default_loggers
 from lightning_avatars.matching import match_data, match_seed, say_dropped_terms
-from lightning_avatars.runs import continued, discard_empty_run, experiment_name, rank, run_folder, run_of
+from lightning_avatars.runs import (
+    continued,
+    discard_empty_run,
+    experiment_name,
+    hold,
+    rank,
+    release,
+    run_folder,
+    run_of,
+)
 from lightning_avatars.strategies import PhaseDDP
 from lightning_avatars.tools.compare import compare
 from lightning_avatars.tools.data import data
@@ -58,6 +69,10 @@ TRAINER = {  # what the clocks and the endless sampler need; choices are in the 
 
 class SaveConfig(SaveConfigCallback):
     """Write the whole configuration of a training run beside its checkpoints and to the dashboard."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        trainer._default_root_dir = trainer.strategy.broadcast(trainer.default_root_dir)  # others could not know it
+        super().setup(trainer, pl_module, stage)
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
@@ -86,7 +101,7 @@ class FaceCLI(LightningCLI):
             "--resume",
             type=Literal["never", "auto"],
             default="never",
-            help="auto: go on from the last good checkpoint of this experiment, where there is one",
+            help="auto: go on from the last good checkpoint of this experiment with this seed, model and data, if any",
         )
         parser.add_argument(
             "--init_from",
@@ -117,11 +132,15 @@ class FaceCLI(LightningCLI):
         say_dropped_terms(config)
         self.experiment = experiment_name(config)
         root = config.trainer.default_root_dir
-        config.ckpt_path = continued(config.ckpt_path, config.resume, self.experiment, root)
+        asked = yaml.safe_load(self.parser.dump(self.config, skip_none=False))[self.subcommand]
+        asked = asked if self.subcommand == "fit" else None
+        config.ckpt_path = continued(config.ckpt_path, config.resume, self.experiment, root, asked)
         self.folder = Path(root) if root else run_folder(self.experiment, config.ckpt_path)
         config.trainer.default_root_dir = None  # a run's folder may move: its own configuration must not name it
         if not rank():
             self.folder.mkdir(parents=True, exist_ok=True)
+            if self.subcommand == "fit":
+                hold(self.folder)
 
     def instantiate_trainer(self, **kwargs: object) -> Trainer:
         given = self.config[self.subcommand].trainer
@@ -129,7 +148,8 @@ class FaceCLI(LightningCLI):
         if given.logger is None:
             kwargs["logger"] = default_loggers(self.folder, self.experiment) if self.subcommand == "fit" else False
         takes_turns = not self.model.automatic_optimization
-        if given.strategy == "auto" and takes_turns and processes(given.accelerator, given.devices) > 1:
+        count = processes(given.accelerator, given.devices, given.num_nodes)
+        if given.strategy == "auto" and takes_turns and count > 1:
             kwargs["strategy"] = PhaseDDP()
         return super().instantiate_trainer(**kwargs)
 
@@ -168,14 +188,17 @@ def with_saved_config(args: list[str]) -> list[str]:
     return [args[0], "--config", str(folder / "config.yaml"), *args[1:]]
 
 
-def processes(accelerator: str, devices: list[int] | str | int) -> int:
+def processes(accelerator: str, devices: list[int] | str | int, nodes: int = 1) -> int:
     """Count the processes that a Trainer with these arguments will use."""
-    launched = int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", 1)))
+    tasks = os.environ["SLURM_NTASKS"] if SLURMEnvironment.detect() else 1
+    launched = int(os.environ.get("WORLD_SIZE", tasks))
     if isinstance(devices, list):
-        return max(launched, len(devices))
-    if str(devices) in ("auto", "-1"):
-        return max(launched, torch.cuda.device_count() if accelerator in ("auto", "gpu", "cuda") else 1)
-    return max(launched, int(devices) if str(devices).isdigit() else str(devices).count(",") + 1)
+        each = len(devices)
+    elif str(devices) in ("auto", "-1"):
+        each = torch.cuda.device_count() if accelerator in ("auto", "gpu", "cuda") else 1
+    else:
+        each = int(devices) if str(devices).isdigit() else str(devices).count(",") + 1
+    return max(launched, nodes * each)
 
 
 def run_tool(name: str, args: list[str]) -> None:
@@ -220,6 +243,7 @@ def quiet() -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line; what is wrong with its arguments is said in a line, with exit status 2."""
+    live_with_launcher()
     quiet()
     arguments = sys.argv[1:] if args is None else args
     try:
@@ -235,6 +259,8 @@ def main(args: list[str] | None = None) -> None:
         discard_empty_run()
         print(f"error: {said}", file=sys.stderr)
         raise SystemExit(2) from error
+    finally:
+        release()
 
 
 def run_with_rollbacks(args: list[str]) -> None:
@@ -244,8 +270,7 @@ def run_with_rollbacks(args: list[str]) -> None:
             return run_trainer(args)
         except Rollback as back:
             rank_zero_warn(f"{back}: going back to {back.checkpoint}, and on with seed {back.seed}")
-            again = ["--ckpt_path", str(back.checkpoint), "--seed_everything", str(back.seed)]
-            args = [*args, *again, "--guard.rollbacks", str(back.left)]
+            args = [*args, "--ckpt_path", str(back.checkpoint)]
 
 
 def run_trainer(args: list[str]) -> None:

@@ -14,14 +14,16 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
-def spared(what: str) -> Iterator[None]:
-    """Let a run go on without ``what`` where the disk is full, and say so loudly."""
+def spared(what: str, whatever: bool = False) -> Iterator[None]:
+    """Let a run go on without ``what`` where the disk is full, or ``whatever`` is wrong with it, and say so loudly."""
     try:
         yield
     except OSError as error:
-        if error.errno not in FULL:
+        full = error.errno in FULL
+        if not full and not whatever:
             raise
-        rank_zero_warn(f"THE DISK IS FULL: {what} could not be written. Training goes on; make room soon ({error})")
+        why = "THE DISK IS FULL" if full else "THE DISK REFUSES"
+        rank_zero_warn(f"{why}: {what} COULD NOT BE WRITTEN. Training goes on; make room soon ({error})")
 
 
 def put_in_place(temporary: Path, path: Path) -> None:

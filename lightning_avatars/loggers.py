@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import csv
 import netrc
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 
 import wandb
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from lightning_avatars.disk import spared
+from lightning_avatars.disk import put_in_place, spared
 from lightning_avatars.runs import rank
 
 
@@ -48,21 +50,41 @@ class Dashboard(WandbLogger):
 
 
 class Table(CSVLogger):
-    """A CSV file that waits with its rows while the disk is full, and costs the run nothing."""
+    """A CSV file that waits with its rows while the disk is full, and costs the run nothing.
+
+    Rows are appended; where they bring a new column, the whole file is written anew beside the old one.
+    """
+
+    columns: tuple[str, ...] = ()
 
     @rank_zero_only
     def save(self) -> None:
-        path = Path(self.log_dir) / self.experiment.NAME_METRICS_FILE
-        size = path.stat().st_size if path.is_file() else 0
+        path, rows = Path(self.experiment.metrics_file_path), self.experiment.metrics
+        columns = tuple(sorted({*self.columns, *chain(*rows)}))
+        if not rows:
+            return
         with spared("a table of logs"):
-            try:
-                super().save()
-            except OSError:  # rows are kept for the next time: what came of them is too much
-                if not size:
-                    path.unlink(missing_ok=True)
-                elif path.stat().st_size > size:
-                    os.truncate(path, size)
-                raise
+            if columns == self.columns:
+                append(path, columns, rows)
+            else:
+                temporary = path.with_suffix(".part")
+                before = list(csv.DictReader(path.read_text().splitlines())) if self.columns else []
+                append(temporary, columns, [dict(zip(columns, columns, strict=True)), *before, *rows])
+                put_in_place(temporary, path)
+            self.columns = columns
+            rows.clear()
+
+
+def append(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
+    """Write rows at the end of a CSV file, all or none."""
+    size = path.stat().st_size if path.is_file() else 0
+    try:
+        with path.open("a", newline="") as file:
+            csv.DictWriter(file, columns).writerows(rows)
+    except OSError:
+        if path.is_file():
+            os.truncate(path, size)
+        raise
 
 
 def run_id(folder: Path) -> str | None:

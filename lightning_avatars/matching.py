@@ -73,7 +73,9 @@ def instantiate_data(data: Namespace) -> FaceData:
 
 
 def data_of(config: dict[str, Any]) -> FaceData:
-    """Make the DataModule that a checkpoint's configuration names."""
+    """Make the DataModule that a checkpoint's configuration names; exported weights may leave it out."""
+    if "data" not in config:
+        raise ValueError("these weights do not say where the pictures are that they were trained on: name data by -c")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(FaceData, "data", fail_untyped=False)
     return parser.instantiate_classes(parser.parse_object({"data": config["data"]})).data

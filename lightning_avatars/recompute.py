@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 def recompute(module: nn.Module, parts: list[str]) -> None:
     """Let parts of a module keep their inputs alone, and run again when their gradients are needed; keys stay.
 
-    Gradients of gradients, as R1 takes them, are the same too.
+    Gradients of gradients, as R1 takes them, are the same too. Parts that do so already are left as they are.
 
     Args:
         module: The module.
@@ -29,4 +29,5 @@ def recompute(module: nn.Module, parts: list[str]) -> None:
         for stage in part if isinstance(part, nn.ModuleList) else [part]:
             if any(isinstance(layer, _BatchNorm) for layer in stage.modules()):
                 raise ValueError(f"recompute names {name!r}, whose batch norm would count every image twice")
-            stage.forward = partial(checkpoint, stage.forward, use_reentrant=False)
+            if getattr(stage.forward, "func", None) is not checkpoint:
+                stage.forward = partial(checkpoint, stage.forward, use_reentrant=False)

@@ -72,7 +72,7 @@ def freeze(module: FaceModule, parts: list[str]) -> None:
         parts: Names of parameters, or what they begin with, such as ``discriminator.stages.0``.
 
     Raises:
-        ValueError: A name that no parameter begins with; the nearest ones are given.
+        ValueError: A name that no parameter begins with; the nearest ones are given. Or nothing is left to train.
     """
     names = [name for name, _ in module.named_parameters()]
     for part in parts:
@@ -85,3 +85,21 @@ def freeze(module: FaceModule, parts: list[str]) -> None:
             )
         for name in frozen:
             module.get_parameter(name).requires_grad_(False)
+    if parts:
+        check_trainable(module, parts)
+
+
+def check_trainable(module: FaceModule, parts: list[str]) -> None:
+    """Raise where an optimizer would have nothing to train."""
+    nothing = not any(p.requires_grad for p in module.parameters())
+    try:
+        module.configure_optimizers()
+    except ValueError as error:
+        if "empty parameter list" not in str(error):  # of torch
+            raise
+        nothing = True
+    if nothing:
+        raise ValueError(
+            f"freeze {', '.join(parts)} leaves nothing to train of a network that takes turns, or of all: leave a part "
+            "of it out, such as its last layers"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
 import threading
@@ -16,10 +17,12 @@ from lightning_avatars.callbacks.run import Run
 from lightning_avatars.checkpoints import (
     SEAL_LENGTH,
     WholeFiles,
+    by_age,
     damage,
     last_good,
     load_module,
     read_checkpoint,
+    set_aside,
     write,
 )
 from lightning_avatars.cli import main
@@ -229,9 +232,65 @@ def test_a_disk_error_is_said_and_another_error_raised(tmp_path):
     (tmp_path / "file").write_text("")
     files = WholeFiles(beside=True)
     files.save_checkpoint({}, tmp_path / "file/a.ckpt")
-    with pytest.warns(UserWarning, match=r"THE CHECKPOINT .*a\.ckpt COULD NOT BE WRITTEN: .* Training goes on"):
+    with pytest.warns(UserWarning, match=r"the checkpoint .*a\.ckpt .*COULD NOT BE WRITTEN\. Training goes on"):
         files.finish()
     files.save_checkpoint({"lock": threading.Lock()}, tmp_path / "a.ckpt")
     with pytest.raises(TypeError, match="pickle"):
         files.finish()
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def saved(folder: Path, images: int, name: str | None = None) -> Path:
+    path = folder / "checkpoints" / (name or f"images_{images:09d}.ckpt")
+    write({"state_dict": {"_extra_state": {"images_seen": images}}}, path, None)
+    return path
+
+
+def test_newest_is_by_images_for_copying_a_folder_changes_times(tmp_path):
+    for age, images in enumerate((1_000_000_008, 64, 8)):
+        os.utime(saved(tmp_path, images), (age, age))
+    saved(tmp_path, 9, "images_of_mine.ckpt")
+    assert [path.name for path in by_age(tmp_path)] == [
+        "images_000000008.ckpt", "images_000000064.ckpt", "images_1000000008.ckpt"
+    ]  # fmt: skip
+    assert last_good(tmp_path) == tmp_path / "checkpoints/images_1000000008.ckpt"
+
+
+def test_what_lies_beyond_where_a_run_goes_on_is_kept_in_a_folder_of_its_own(tmp_path):
+    for images in (8, 16, 24):
+        saved(tmp_path, images)
+    saved(tmp_path, 16, "best.ckpt")
+    with pytest.warns(UserWarning, match=r"goes on from 16 images.*abandoned_1 \(images_000000024\.ckpt\)"):
+        set_aside(tmp_path, 16)
+    assert faults.checkpoints(tmp_path) == ["best.ckpt", "images_000000008.ckpt", "images_000000016.ckpt"]
+    with pytest.warns(UserWarning, match=r"abandoned_2 \(images_000000016\.ckpt, best\.ckpt\)"):
+        set_aside(tmp_path, 8)
+    aside = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("abandoned_*/*"))
+    assert aside == ["abandoned_1/images_000000024.ckpt", "abandoned_2/best.ckpt", "abandoned_2/images_000000016.ckpt"]
+    assert read_checkpoint(tmp_path / aside[0])["state_dict"]["_extra_state"]["images_seen"] == 24
+    set_aside(tmp_path, 8)
+    assert not (tmp_path / "abandoned_3").exists(), "nothing was beyond"
+
+
+def test_a_course_that_went_back_is_the_one_that_goes_on(run):
+    before = (run / "checkpoints/images_000000040.ckpt").read_bytes()
+    callbacks = [Run(images=32, validate_every=0, save_every=8, keep=3)]
+    with pytest.warns(UserWarning, match=r"goes on from 16 images.*images_000000040\.ckpt"):
+        fit(game(), run, ckpt_path=run / "checkpoints/images_000000016.ckpt", callbacks=callbacks)
+    assert last_good(run) == run / "checkpoints/images_000000032.ckpt" and len(faults.checkpoints(run)) == 3
+    assert (run / "abandoned_1/images_000000040.ckpt").read_bytes() == before
+
+
+def test_a_new_run_in_a_chosen_folder_overwrites_nothing(run):
+    before = (run / "checkpoints/images_000000016.ckpt").read_bytes()
+    with pytest.warns(UserWarning, match="goes on from 0 images"):
+        fit(game(), run, callbacks=[Run(images=16, validate_every=0, save_every=8)])
+    assert faults.checkpoints(run) == ["images_000000008.ckpt", "images_000000016.ckpt"]
+    assert (run / "abandoned_1/images_000000016.ckpt").read_bytes() == before
+
+
+def test_a_damaged_best_is_left_where_it_is(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/best.ckpt").write_bytes(b"PK")
+    set_aside(tmp_path, 8)
+    assert faults.checkpoints(tmp_path) == ["best.ckpt"]

@@ -334,5 +334,10 @@ def test_the_seed_is_one_and_a_family_without_one_is_left_alone():
 def test_processes_are_counted(monkeypatch):
     assert processes("cpu", "auto") == 1
     assert processes("cpu", 2) == processes("cpu", "2") == processes("gpu", [0, 3]) == processes("gpu", "0,1") == 2
+    assert processes("cpu", 1, 2) == processes("cpu", "auto", 2) == 2 and processes("gpu", [0, 3], 2) == 4
+    monkeypatch.setenv("SLURM_NTASKS", "3")
+    assert processes("cpu", 1) == 3
+    monkeypatch.setenv("SLURM_JOB_NAME", "bash")  # in a shell of SLURM's: Lightning starts the processes
+    assert processes("cpu", 1) == 1
     monkeypatch.setenv("WORLD_SIZE", "4")
     assert processes("cpu", "auto") == 4

@@ -42,13 +42,20 @@ def test_the_content_reaches_the_disk_before_the_name_and_the_name_before_it_ret
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_is_said_and_spared(number):
-    with pytest.warns(UserWarning, match="THE DISK IS FULL: a picture could not be written"), spared("a picture"):
+    with pytest.warns(UserWarning, match="THE DISK IS FULL: a picture COULD NOT BE WRITTEN"), spared("a picture"):
         raise OSError(number, os.strerror(number))
 
 
 def test_other_errors_are_not_spared():
     with pytest.raises(PermissionError), spared("a picture"):
         raise PermissionError(errno.EACCES, "denied")
+
+
+def test_whatever_is_wrong_is_spared_where_that_is_asked_for():
+    with pytest.warns(UserWarning, match="THE DISK REFUSES: a file COULD NOT BE WRITTEN"), spared("a file", True):
+        raise PermissionError(errno.EACCES, "denied")
+    with pytest.raises(KeyError), spared("a file", True):
+        raise KeyError
 
 
 @pytest.fixture
@@ -100,7 +107,7 @@ def test_a_full_disk_costs_checkpoints_previews_and_logs_and_not_the_run(small_d
         warnings.simplefilter("always")
         main([*arguments, *here])
     said = [str(warning.message) for warning in caught]
-    lost = [text for text in said if "COULD NOT BE WRITTEN" in text]
+    lost = [text for text in said if "THE DISK IS FULL: the checkpoint" in text]
     assert len(lost) == 7 and "images_000000008.ckpt" in lost[0] and "No space left on device" in lost[0]
     assert any("THE DISK IS FULL: the preview" in text for text in said)
     assert any("THE DISK IS FULL: a table of logs" in text for text in said)

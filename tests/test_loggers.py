@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 
 import pytest
@@ -118,25 +119,52 @@ def test_a_resumed_run_goes_on_where_there_is_a_server(home, monkeypatch, key, r
     assert Dashboard(home / "run", "dcgan")._wandb_init["resume"] == resume
 
 
-@pytest.mark.parametrize("before", [0, 2])
-def test_rows_wait_while_the_disk_is_full_and_half_a_row_is_taken_back(home, monkeypatch, before):
+class Full:
+    """A writer on a disk that takes half of a row."""
+
+    def __init__(self, file, columns):
+        self.file = file
+
+    def writerows(self, rows):
+        self.file.write("7,ha")
+        self.file.flush()
+        raise OSError(errno.ENOSPC, "full")
+
+
+@pytest.mark.parametrize(("before", "column"), [(0, "loss"), (2, "loss"), (2, "a_new_one")])
+def test_rows_wait_while_the_disk_is_full_and_nothing_that_was_written_is_lost(home, monkeypatch, before, column):
     table = Table(home, name="logs")
     for step in range(before):
         table.log_metrics({"loss": 0.5}, step)
         table.save()
-    save = type(table.experiment).save
-
-    def fill(experiment):
-        with open(experiment.metrics_file_path, "a") as file:  # noqa: PTH123
-            file.write("7,ha")
-        raise OSError(errno.ENOSPC, "full")
-
-    monkeypatch.setattr(type(table.experiment), "save", fill)
-    table.log_metrics({"loss": 0.25}, 7)
-    with pytest.warns(UserWarning, match="THE DISK IS FULL: a table of logs"):
-        table.save()
-    monkeypatch.setattr(type(table.experiment), "save", save)
-    table.log_metrics({"loss": 0.125}, 8)
+    path = home / "logs/version_0/metrics.csv"
+    written = path.read_text() if before else None
+    monkeypatch.setattr(csv, "DictWriter", Full)
+    table.log_metrics({column: 0.25}, 7)
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="THE DISK IS FULL: a table of logs"):
+            table.save()
+        assert (path.read_text() if path.is_file() else None) == written
+    monkeypatch.undo()
+    table.log_metrics({column: 0.125}, 8)
     table.save()
-    rows = (home / "logs/version_0/metrics.csv").read_text().split()
-    assert rows == ["loss,step", *(f"0.5,{step}" for step in range(before)), "0.25,7", "0.125,8"]
+    with path.open() as file:
+        rows = [{name: value for name, value in row.items() if value} for row in csv.DictReader(file)]
+    first = [{"loss": "0.5", "step": str(step)} for step in range(before)]
+    assert rows == [*first, {column: "0.25", "step": "7"}, {column: "0.125", "step": "8"}]
+    assert [file.name for file in path.parent.iterdir()] == ["metrics.csv"]
+
+
+def test_a_new_column_is_written_beside_the_old_file_and_earlier_rows_are_empty_there(home):
+    table = Table(home, name="logs")
+    for step, row in enumerate(({"b": 1.0}, {"b": 2.0}, {"a": 3.0}, {"b": 4.0})):
+        table.log_metrics(row, step)
+        table.save()
+        table.save()
+    assert (home / "logs/version_0/metrics.csv").read_text().split() == [
+        "a,b,step",
+        ",1.0,0",
+        ",2.0,1",
+        "3.0,,2",
+        ",4.0,3",
+    ]

@@ -48,6 +48,16 @@ def test_gradients_of_gradients_are_the_same_and_less_is_kept():
     assert kept(saving) < needed / 2 and list(saving.state_dict()) == keys
 
 
+def test_a_second_fit_of_a_module_does_not_compute_it_a_third_time():
+    network, calls = made(), []
+    forward = network.stages[0].forward
+    network.stages[0].forward = lambda x: calls.append(1) or forward(x)
+    for _ in range(2):
+        recompute(network, ["stages", "stages.0"])
+        network(torch.zeros(4, 3, 32, 32)).logits[0].sum().backward()
+    assert len(calls) == 4, "forwards and again backwards, of each fit"
+
+
 def test_what_can_not_be_computed_twice_is_refused():
     with pytest.raises(ValueError, match=r"'nowhere', which is no part"):
         recompute(made(), ["nowhere"])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import os
 import random
 import signal
 from pathlib import Path
 
 import pytest
+from lightning.pytorch import Callback
 
 from lightning_avatars.cli import main
 from tests.conf.faults import checkpoints, equal, start, statuses, training_state, wait_until
@@ -49,6 +51,74 @@ def test_auto_starts_a_run_where_there_is_none_and_last_refuses(capsys):
     assert not Path("runs").exists()
     main(["fit", "-c", TINY, *QUIET, "--resume", "auto", "--run.images", "8"])
     assert checkpoints(Path("runs/tiny/1")) == ["images_000000008.ckpt"]
+
+
+def test_another_seed_is_another_run(capsys):
+    main(["fit", "-c", TINY, *QUIET, "--run.images", "32"])
+    before, other = last(1, 32), ["fit", "-c", TINY, *QUIET, "--seed_everything", "1"]
+    with pytest.raises(SystemExit) as stop:
+        main([*other, "--ckpt_path", "last"])
+    said = capsys.readouterr().err
+    assert stop.value.code == 2 and "error: runs/tiny/1 is another run: seed_everything is 0 there and 1 here" in said
+    with pytest.warns(UserWarning, match="--resume auto starts a new run, for runs/tiny/1 is another run"):
+        main([*other, "--resume", "auto", "--run.images", "32"])
+    assert equal(last(1, 32), before) and checkpoints(Path("runs/tiny/2")) == ["images_000000032.ckpt"]
+    main(["fit", "-c", TINY, *QUIET, "--resume", "auto"])
+    assert checkpoints(Path("runs/tiny/1"))[-1] == "images_000000064.ckpt"
+    assert checkpoints(Path("runs/tiny/2")) == ["images_000000032.ckpt"]
+
+
+def test_what_says_how_to_train_may_change_while_a_run_goes_on():
+    main(["fit", "-c", TINY, *QUIET, "--run.images", "32"])
+    changed = ["--data.batch_size", "16", "--data.num_workers", "1", "--model.generator_optimizer.lr", "0.002"]
+    changed += [
+        "--run.save_every",
+        "16",
+        "--run.keep",
+        "9",
+        "--model.micro_batch",
+        "8",
+        "--trainer.precision",
+        "32-true",
+    ]
+    main(["fit", "-c", TINY, *QUIET, *changed, "--ckpt_path", "last"])
+    assert checkpoints(Path("runs/tiny/1")) == [f"images_{images:09d}.ckpt" for images in (32, 48, 64)]
+
+
+def test_a_second_process_may_look_at_a_run_but_not_train_in_it(capsys):
+    run = Path("runs/tiny/1")
+    arguments = ["fit", "-c", TINY, *QUIET, "--run.images", "400000", "--run.save_every", "40", "--resume", "auto"]
+    processes = start(arguments, Path.cwd())
+    wait_until(lambda: list(run.glob("checkpoints/*.ckpt")), processes)
+    os.kill(processes[0].pid, signal.SIGSTOP)  # it lives, and holds what it holds
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    said = capsys.readouterr().err
+    assert stop.value.code == 2 and f"process {processes[0].pid} on " in said and "runs/tiny/1, and two would" in said
+    main(["validate", "-c", TINY, "--quality.enabled", "false", "--ckpt_path", "last"])
+    processes[0].kill()
+    assert statuses(processes) == [-signal.SIGKILL]
+    seen = int(checkpoints(run)[-1][7:16])
+    main([*arguments, "--run.images", str(seen + 8)])
+    assert checkpoints(run)[-1] == f"images_{seen + 8:09d}.ckpt"
+
+
+class Note(Callback):
+    """Writes down which folder each process knows."""
+
+    def setup(self, trainer, pl_module, stage):
+        trainer.strategy.barrier()
+
+    def on_fit_start(self, trainer, pl_module):
+        Path(f"rank_{trainer.global_rank}.txt").write_text(trainer.default_root_dir)
+
+
+def test_all_processes_know_the_folder_that_the_first_one_made():
+    Path("runs/tiny/3").mkdir(parents=True)
+    noted = ["--trainer.callbacks", '[{"class_path": "tests.test_resume.Note"}]', "--trainer.devices", "2"]
+    assert statuses(start(["fit", "-c", TINY, *QUIET, *noted], Path.cwd(), world=2)) == [0, 0]
+    assert [Path(f"rank_{rank}.txt").read_text() for rank in (0, 1)] == ["runs/tiny/4"] * 2
+    assert sorted(folder.name for folder in Path("runs/tiny").iterdir()) == ["3", "4"]
 
 
 def test_a_finished_run_trains_no_further():

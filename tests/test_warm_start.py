@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,8 @@ import torch
 
 from lightning_avatars.checkpoints import load_module, read_checkpoint
 from lightning_avatars.cli import main
+from lightning_avatars.families.recognition import Recognition
+from lightning_avatars.networks.recognizer import RecognitionNet
 from lightning_avatars.warm_start import freeze, start_from
 from tests.conf.training import TINY, checkpoint_of, game
 
@@ -160,16 +161,33 @@ def test_a_wrong_name_lists_the_nearest(capsys):
         freeze(game(), ["gen"])
 
 
-def test_a_single_parameter_and_a_whole_player_can_be_frozen():
+def test_a_single_parameter_can_be_frozen_and_most_of_a_player():
     module = game()
-    freeze(module, ["generator.image.bias", "discriminator"])
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        fixed = {name for name, p in module.named_parameters() if not p.requires_grad and "average" not in name}
+    freeze(module, ["generator.image.bias", "discriminator.conv", "discriminator.fine"])
+    fixed = {name for name, p in module.named_parameters() if not p.requires_grad and "average" not in name}
     assert fixed == {
         "generator.image.bias",
-        *(f"discriminator.{n}" for n, _ in module.discriminator.named_parameters()),
+        *(f"discriminator.{layer}.{name}" for layer in ("conv", "fine") for name in ("weight", "bias")),
     }
+
+
+def test_a_player_with_nothing_left_to_train_is_refused_in_a_line(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "-c", TINY, *QUIET, "--freeze", "[discriminator]"])
+    said = capsys.readouterr().err
+    assert stop.value.code == 2 and "Traceback" not in said
+    assert "error: freeze discriminator leaves nothing to train" in said and not Path("runs/tiny/1").exists()
+
+
+def test_a_module_with_nothing_left_to_train_is_refused():
+    network = RecognitionNet(resolution=32, channels=3, label_names=["a"], width=4)
+    with pytest.raises(ValueError, match="freeze network leaves nothing to train"):
+        freeze(Recognition(network), ["network"])
+
+
+def test_optimizers_with_other_faults_say_their_own():
+    with pytest.raises(ValueError, match="Invalid learning rate"):
+        freeze(game(generator_optimizer=lambda p: torch.optim.Adam(p, -1.0)), ["generator.image"])
 
 
 def test_an_exported_generator_samples_what_its_checkpoint_does(source):

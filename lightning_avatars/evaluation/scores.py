@@ -23,6 +23,7 @@ from typing import Any
 
 from torch import Tensor
 
+from lightning_avatars.disk import put_in_place
 from lightning_avatars.metrics.extractors.base import Extractor
 from lightning_avatars.metrics.intervals import jackknife
 
@@ -152,7 +153,7 @@ def write_results(path: Path, results: list[dict[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".part")
     temporary.write_text(json.dumps({"schema": SCHEMA, "results": results}, indent=2, allow_nan=False) + "\n")
-    temporary.replace(path)
+    put_in_place(temporary, path)
 
 
 LESS_IS_BETTER = ("fid", "fd_", "kid", "kd_", "cmmd", "copied", "mse", "lpips")

@@ -18,9 +18,15 @@ def derive(seed: int, stream: str, *counters: int) -> int:
     return int(words[0]) >> 1
 
 
-def reseed(seed: int, rank: int, images_seen: int) -> None:
-    """Seed what networks draw inside themselves (dropout, noise) for the coming batch."""
-    torch.manual_seed(derive(seed, "network", rank, images_seen))
+def reseed(seed: int, rank: int, images_seen: int, device: torch.device) -> None:
+    """Seed what networks on ``device`` draw inside themselves (dropout, noise) for the coming batch.
+
+    ``torch.manual_seed`` would ask every kind of device, there or not: milliseconds, and a list that grows.
+    """
+    number = derive(seed, "network", rank, images_seen)
+    torch.default_generator.manual_seed(number)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(number)
 
 
 @contextmanager

@@ -70,9 +70,7 @@ class Step:
     def made(self) -> Tensor:
         """The generator's output, with its graph where this turn or the next one needs it."""
         with torch.set_grad_enabled(self.player == "generator" or self.keeps_fake):
-            generator = self.module.generator
-            draw = generator.forward if "latent" in self.differentiates else generator  # forward is never compiled
-            return draw(self.latent, self.labels).float()
+            return self.run(self.module.generator, self.latent, "latent" in self.differentiates)
 
     @cached_property
     def fake(self) -> Tensor:
@@ -82,9 +80,16 @@ class Step:
         """Ask the discriminator about images; ``stream`` names the draw of their augmentation."""
         if self.module.augment is not None:
             x = self.module.augment(x, self.draws, stream)
-        discriminator = self.module.discriminator
-        ask = discriminator.forward if self.differentiates else discriminator  # the compiled can't be derived twice
-        return ask(x, self.labels).float()
+        return self.run(self.module.discriminator, x, bool(self.differentiates))
+
+    def run(self, network: nn.Module, x: Tensor, derived: bool) -> Any:  # noqa: ANN401 - images, or a verdict
+        """Run a network; one that is derived twice runs uncompiled, and not in float16, which has no room for that."""
+        if not derived:
+            return network(x, self.labels).float()
+        kind = x.device.type
+        wide = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) != torch.float16
+        with torch.autocast(kind, enabled=wide):
+            return network.forward(x, self.labels).float()  # forward is never compiled
 
     @cached_property
     def real_verdict(self) -> Verdict:
@@ -277,7 +282,7 @@ class Adversarial(GenerativeModule):
                 buffer.copy_(kept)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        reseed(self.seed, self.global_rank, self.images_seen)
+        reseed(self.seed, self.global_rank, self.images_seen, self.device)
         self.apply_schedules()
         local, world = len(batch["image"]), self.trainer.world_size
         start = self.global_rank * local
@@ -296,7 +301,7 @@ class Adversarial(GenerativeModule):
             self.trainer.strategy.average_buffers(b for part in parts if part is not None for b in part.buffers())
         if self.average is not None:
             self.average.update(self.generator, local * world, self.images_before + self.images_seen)
-        self.log_clock()
+        self.log_latest()
 
     def turn(self, player: Player, batch: Batch, draws: Draws, shared: bool, previous: Step | None = None) -> Step:
         """Let one player look at the batch, chunk by chunk, and step."""
@@ -322,7 +327,8 @@ class Adversarial(GenerativeModule):
                 previous.hand_over(step)
             losses = self.losses(player, step, due)
             share = len(step.real) / size
-            self.manual_backward(sum(losses.values()) * share)
+            with torch.autocast(self.device.type, enabled=False):  # each operation goes back in its own precision
+                self.manual_backward(sum(losses.values()) * share)
             for name, loss in losses.items():
                 totals[name] = totals[name] + share * loss.detach()
 
@@ -332,7 +338,7 @@ class Adversarial(GenerativeModule):
         for term in due.values():
             term.after_step(step)
         self.turns[player] += 1
-        self.log_dict({f"{player}/{name}": total for name, total in totals.items()})
+        self.latest |= {f"{player}/{name}": total for name, total in totals.items()}
         return step
 
     def due(self, player: Player) -> dict[str, Term]:

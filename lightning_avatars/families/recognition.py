@@ -61,7 +61,7 @@ class Recognition(FaceModule):
                 group["lr"] = self.learning_rate(self.images_seen)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        reseed(self.seed, self.global_rank, self.images_seen)
+        reseed(self.seed, self.global_rank, self.images_seen, self.device)
         local, world = len(batch["image"]), self.trainer.world_size
         start = self.global_rank * local
         draws = Draws(self.seed, self.images_seen, local * world, start, start + local, self.device)
@@ -69,8 +69,8 @@ class Recognition(FaceModule):
         losses = label_losses(logits, batch["labels"], self.network.label_names)
         loss = torch.stack(list(losses.values())).mean()
         self.images_seen += local * world
-        self.log("train/loss", loss.detach())
-        self.log_clock()
+        self.latest["train/loss"] = loss.detach()
+        self.log_latest()
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

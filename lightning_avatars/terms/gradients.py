@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 def squared_gradient(outputs: list[Tensor], inputs: Tensor) -> Tensor:
     """Squared norm of each image's gradient, N, in float32; outputs of one image may only depend on that image."""
-    (gradient,) = torch.autograd.grad([x.sum() for x in outputs], inputs, create_graph=True)
-    return gradient.float().square().flatten(1).sum(1)
+    with torch.autocast(inputs.device.type, enabled=False):  # would cast what the networks do in float32
+        (gradient,) = torch.autograd.grad([x.sum() for x in outputs], inputs, create_graph=True)
+        return gradient.float().square().flatten(1).sum(1)
 
 
 class R1(Term):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,26 +18,28 @@ from lightning_avatars.cli import main
 from lightning_avatars.terms.base import Term
 from tests.conf.faults import checkpoints, equal, training_state
 from tests.conf.training import TINY, fit, game
+from tests.test_precision import half
 
 QUIET = ["--quality.enabled", "false", "--preview.every", "0", "--trainer.logger", "false"]
 
 
 class Poison(Term):
-    """A loss of the generator that is not a number, at one moment.
+    """A loss of the generator that is large or not a number, at one moment.
 
     Args:
         at: Images seen at which it is.
         seed: The only seed with which it is; None for any.
-        value: What it is then; 0 at all other times.
+        value: What it is then, and None for not a number; 0 at all other times.
     """
 
-    def __init__(self, at: int, seed: int | None = None, value: float = float("nan")) -> None:
+    def __init__(self, at: int, seed: int | None = None, value: float | None = None) -> None:
         super().__init__()
         self.at, self.seed, self.value = at, seed, value
 
     def forward(self, step):
-        hit = step.module.images_seen == self.at and self.seed in (None, step.module.seed)
-        return step.fake.mean() * (self.value if math.isnan(self.value) and hit else 0) + (self.value if hit else 0)
+        if step.module.images_seen != self.at or self.seed not in (None, step.module.seed):
+            return 0 * step.fake.mean()
+        return step.fake.mean() * math.nan if self.value is None else 0 * step.fake.mean() + self.value
 
 
 def poisoned(at: int, seed: int | None = None) -> list[str]:
@@ -105,15 +108,15 @@ def test_without_a_checkpoint_there_is_nowhere_to_go_back_to(tmp_path, monkeypat
 
 def test_a_rollback_waits_for_the_checkpoint_that_is_being_written(tmp_path):
     class Slow(Run):
-        def tidy(self, path, better):
+        def tidy(self, path):
             written.append(path.name)
-            super().tidy(path, better)
+            super().tidy(path)
 
     written: list[str] = []
     module = game(generator_terms={"poison": Poison(48)})
     with pytest.raises(Rollback) as back:
         fit(module, tmp_path, callbacks=[Guard(8, 1), Slow(images=96, validate_every=0, save_every=16)])
-    assert written[-1] == "images_000000048.ckpt" and back.value.seed == 1 and back.value.left == 0
+    assert written[-1] == "images_000000048.ckpt" and back.value.seed == 1
     assert checkpoints(tmp_path)[-1] == "images_000000048.ckpt"
 
 
@@ -183,11 +186,66 @@ def test_vanished_diversity_is_said_once_in_a_run_that_once_had_it(tmp_path):
     assert len(said) == 1 and said[0].startswith("after 112 images samples differ 0.0% as much as pictures do")
 
 
+@pytest.mark.parametrize(("patient", "expected"), [(80, 1), (10_000, 0)])
+def test_samples_that_never_differed_are_said_once_a_generator_should_have_learned(
+    tmp_path, patient, expected, monkeypatch
+):
+    monkeypatch.setattr("lightning_avatars.callbacks.guard.PATIENT", patient)
+    said = train(tmp_path, Guard(every=8), images=160, callbacks=[Collapse(0)])
+    assert len(said) == expected
+    if expected:
+        assert said[0].startswith("after 120 images samples differ 0.0% as much as pictures do")
+
+
+class Lose(Callback):
+    """Lets the generator's loss be infinite for some batches."""
+
+    def __init__(self, first: int, last: int) -> None:
+        self.first, self.last = first, last
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        hit = self.first <= pl_module.images_seen < self.last
+        pl_module.adversarial_loss = partial(self.loss, pl_module) if hit else pl_module.game_loss
+
+    def on_fit_start(self, trainer, pl_module):
+        pl_module.game_loss = pl_module.adversarial_loss
+
+    def loss(self, module, player, step):
+        return module.game_loss(player, step) * (math.inf if player == "generator" else 1)
+
+
+def test_an_infinite_loss_ends_a_run_at_once_where_no_scaler_leaves_the_step_out(tmp_path):
+    with pytest.raises(Diverged, match=r"after 48 images generator/adversarial is inf"):
+        fit(game(), tmp_path, images=160, callbacks=[Lose(40, 48), Guard(every=8), Run(160, 0, 0)])
+
+
+def test_a_scaler_leaves_out_some_infinite_losses_before_the_run_ends(tmp_path):
+    module, plugin = game(), half()
+    plugin.scaler.set_growth_interval(1000)
+    spared = [Lose(40, 40 + 8 * (CHECKS - 1)), Guard(every=8), Run(160, 0, 0)]
+    fit(module, tmp_path / "spared", images=160, callbacks=spared, plugins=[plugin])
+    assert module.images_seen == 160 and finite(module)
+    assert plugin.scaler.get_scale() == 2.0 ** (8 - (CHECKS - 1))
+    with pytest.raises(Diverged, match=r"after 80 images generator/adversarial is inf"):
+        ended = [Lose(40, 160), Guard(every=8), Run(160, 0, 0)]
+        fit(game(), tmp_path / "ended", images=160, callbacks=ended, plugins=[half()])
+
+
+def test_weights_that_are_no_numbers_end_the_run_at_once_with_a_scaler_too(tmp_path):
+    class Break(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if pl_module.images_seen == 40:
+                pl_module.generator.image.bias.data.fill_(torch.nan)
+
+    with pytest.raises(Diverged, match=r"after 40 images weights are no finite numbers"):
+        fit(game(), tmp_path, images=160, callbacks=[Break(), Guard(every=8), Run(160, 0, 0)], plugins=[half()])
+
+
 def test_what_the_guard_has_counted_is_kept_over_a_resume():
     guard, other = Guard(), Guard()
-    guard.exploded, guard.won, guard.alike, guard.varied = 1, 3, 2, True
+    guard.counts |= {"lost": 4, "exploded": 1, "won": 3, "alike": 2, "varied": 1, "gone_back": 2}
     other.load_state_dict(guard.state_dict())
-    assert (other.exploded, other.won, other.alike, other.varied) == (1, 3, 2, True)
+    assert other.counts == guard.counts
 
 
 def test_finite_sees_parameters_and_buffers():

@@ -48,6 +48,7 @@ def fit(
         check_val_every_n_epoch=None,
         val_check_interval=1_000_000,
         num_sanity_val_steps=0,
+        log_every_n_steps=1,
         **arguments,
     )
     trainer.fit(module, FaceData(TinyFaces(), resolution=8, batch_size=8), ckpt_path=ckpt_path)

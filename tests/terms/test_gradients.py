@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from lightning_avatars.families.adversarial import Step
 from lightning_avatars.networks.base import Discriminator, Verdict
@@ -140,3 +141,60 @@ def test_squared_gradient_is_per_image_and_in_float32():
     x = torch.tensor([[1.0, 2.0], [3.0, -4.0]], dtype=torch.bfloat16, requires_grad=True)
     found = squared_gradient([x.square().sum(1) / 2], x)
     assert found.dtype == torch.float32 and found.tolist() == [5.0, 25.0]
+
+
+class Faint(Line):
+    """A linear map whose parts are within float16's range and whose gradient in between is not.
+
+    Args:
+        size: Largest of the numbers that the second layer multiplies by.
+    """
+
+    def __init__(self, size: float) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(1)
+        self.first = nn.Parameter(torch.randn(16, 192, generator=generator) / 192**0.5 / size)
+        self.last = nn.Parameter(torch.randn(1, 16, generator=generator) * size)
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Verdict:
+        return Verdict([linear(linear(x.flatten(1), self.first), self.last)[:, 0]])
+
+
+PARTS = [(R1(), 1e-8), (R2(), 1e-8), (GradientPenalty(), 1e-8), (R1(), 1e5), (GradientPenalty(), 1e5)]
+
+
+@pytest.mark.parametrize(("term", "size"), PARTS, ids=lambda value: type(value).__name__)
+def test_in_float16_no_gradient_vanishes_or_overflows_on_its_way(term, size):
+    network = Faint(size)
+    step = turn(network, term)
+    with torch.autocast("cpu", torch.float16):
+        x = step.real.detach().requires_grad_()
+        naive = squared_gradient(network(x).logits, x)
+        loss = term(step)
+    assert not (naive.isfinite() & (naive > 0)).any(), "without care it is lost"
+    norm = (network.last @ network.first).detach().norm()
+    expected = (norm - 1).square() if isinstance(term, GradientPenalty) else norm.square() / 2
+    torch.testing.assert_close(loss, expected)
+    loss.backward()
+    assert all(p.grad.isfinite().all() and p.grad.any() for p in (network.first, network.last))
+
+
+def test_bfloat16_has_room_for_gradients_and_is_kept():
+    network, term = Faint(1e-8), R1()
+    step = turn(network, term)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = term(step)
+    norm = (network.last @ network.first).detach().norm()
+    assert loss != norm.square() / 2
+    torch.testing.assert_close(loss, norm.square() / 2, rtol=0.02, atol=0)
+
+
+def test_what_ran_in_float32_is_differentiated_in_float32():
+    """As the last layer of a network does under autocast, whose reach a backward pass is within otherwise."""
+    line = nn.Parameter(torch.full((1, 64), 1e-9))
+    x = torch.ones(2, 64, requires_grad=True)
+    with torch.autocast("cpu", torch.float16):
+        with torch.autocast("cpu", enabled=False):
+            logits = linear(x, line)
+        found = squared_gradient([logits], x)
+    torch.testing.assert_close(found, torch.full((2,), 64e-18))

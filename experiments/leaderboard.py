@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -17,10 +16,10 @@ from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
 
-import torch
 from jsonargparse import auto_cli
 from PIL import Image
 
+from experiments.machine import hardware
 from experiments.pages import fill
 from lightning_avatars.evaluation.scores import read_results
 
@@ -81,13 +80,6 @@ def train(model: str, faces: str, seed: int, images: int, path: str | None, row:
         picture.quantize(256).save(row.with_suffix(".png"), optimize=True)
     facts = {"model": model, "data": faces, "seed": seed, "hardware": hardware(), "sheet": row.with_suffix(".png").name}
     row.write_text(json.dumps(facts | result, indent=2) + "\n")
-
-
-def hardware() -> str:
-    """Name what the run was made on."""
-    if torch.cuda.is_available():
-        return f"1 {torch.cuda.get_device_name()}"
-    return f"{torch.get_num_threads()} CPU cores ({platform.machine()})"
 
 
 def table(rows: list[dict]) -> str:

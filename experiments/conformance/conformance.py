@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 import tempfile
 import types
 from collections.abc import Callable
@@ -49,6 +48,7 @@ from torchmetrics.functional.image.lpips import _LPIPS
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
+from experiments.machine import hardware
 from experiments.pages import fill
 from lightning_avatars.data.cache import file_hash
 from lightning_avatars.data.sources import Source, find
@@ -572,7 +572,7 @@ def conformance(
         counts |= {tool: (others, few) for tool in ("torchmetrics", "pytorch-fid", "clean-fid")}
         results = {
             "versions": versions(),
-            "hardware": f"{torch.get_num_threads()} CPU cores ({platform.machine()})",
+            "hardware": hardware("cpu"),
             "images": {"main sizes": images, "other sizes": few, "differing tools at main sizes": others},
             "pictures": "side a is pictures 0 …, side b pictures 5000 …; grain is seeded by a picture's number",
             "distributions": distributions(features, counts),

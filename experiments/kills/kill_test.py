@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 import random
 import shutil
 import signal
@@ -27,6 +26,7 @@ import torch
 import torch.distributed as dist
 from jsonargparse import auto_cli
 
+from experiments.machine import hardware
 from experiments.pages import fill
 from tests.conf.faults import start, statuses, training_state, wait_until
 
@@ -203,13 +203,13 @@ def kill_test(kills: int = 100, seed: int = 0, only: list[str] | None = None, ou
     Args:
         kills: Kills in all, shared among the cases.
         seed: Seed of the moments.
-        only: Names of the cases to try; all by default.
+        only: Names of the cases to try anew, beside what is known of the others; all by default.
         output: Folder of ``results.json`` and ``README.md``.
     """
     os.environ |= {"WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
     cases = {name: case for name, case in CASES.items() if only is None or name in only}
-    results: dict[str, Any] = {"machine": platform.processor() or platform.machine(), "torch": torch.__version__}
-    results["cases"] = {}
+    known = json.loads((output / "results.json").read_text()) if only and (output / "results.json").is_file() else {}
+    results: dict[str, Any] = {"hardware": hardware("cpu"), "torch": torch.__version__, "cases": known.get("cases", {})}
     with tempfile.TemporaryDirectory(prefix="kills-") as work:
         os.environ["LIGHTNING_AVATARS_CACHE"] = f"{work}/cache"
         for number, (name, case) in enumerate(cases.items()):

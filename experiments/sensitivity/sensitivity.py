@@ -10,8 +10,6 @@ from __future__ import annotations
 import gc
 import io
 import json
-import os
-import platform
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from math import ceil
@@ -26,6 +24,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
+from experiments.machine import hardware
 from experiments.pages import fill
 from lightning_avatars.data.avatars import Avatars
 from lightning_avatars.data.base import FaceData
@@ -398,18 +397,13 @@ def add(results: dict[str, Any], data: str, part: str, found: Rows, faces: Faces
     passport = {
         "images": faces.count, "references": len(faces.train), "pictures": faces.pictures(faces.chosen).key,
         "reference": faces.pictures(faces.train).key, "seed": faces.seed, "modes": len(faces.kinds),
-        "pictures_in_kept_modes": faces.kept, "device": device_name(CPU), "hardware": hardware(),
+        "pictures_in_kept_modes": faces.kept, "device": device_name(CPU), "hardware": hardware(CPU),
         "versions": versions(), **facts,
     }  # fmt: skip
     results.setdefault(data, {})[part] = {"rows": found, "passport": passport}
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     fill(PAGE, "summary", summary(results))
     fill(PAGE, "values", details(results))
-
-
-def hardware() -> str:
-    """Name what the run was made on."""
-    return f"{os.cpu_count()} CPU cores ({platform.machine()})"
 
 
 def parts(results: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

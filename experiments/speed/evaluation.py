@@ -21,7 +21,7 @@ from jsonargparse import auto_cli
 from torch import Tensor, nn
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from experiments.machine import hardware
+from experiments.machine import hardware, high_water
 from experiments.pages import fill
 from lightning_avatars.data.avatars import Avatars
 from lightning_avatars.data.base import FaceData
@@ -264,12 +264,6 @@ def grown(extractor: Extractor, count: int, references: int, threads: int) -> in
     before = high_water()
     score_all(extractor, samples, reals, torch.device("cpu"))
     return high_water() - before
-
-
-def high_water() -> int:
-    """Read the most memory that this process has had, in bytes; Linux alone tells."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
 
 
 def score_all(extractor: Extractor, samples: list[Tensor], reals: list[Tensor], device: torch.device) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import resource
 import socket
 import tempfile
 from dataclasses import asdict, dataclass, replace
@@ -27,7 +26,7 @@ from jsonargparse import ArgumentParser, auto_cli
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.optim import Optimizer
 
-from experiments.machine import hardware
+from experiments.machine import hardware, high_water
 from experiments.pages import fill
 from lightning_avatars import shipped
 from lightning_avatars.callbacks.guard import Guard
@@ -74,7 +73,7 @@ class Case:
     threads: int = 2
 
 
-CPU = (Case("dcgan", 32, 64), Case("r3gan", 64, 32, batches=100))
+CPU = (Case("dcgan", 32, 64, batches=800), Case("r3gan", 64, 32, batches=100))
 GPU = (
     Case("dcgan", 64, 256, device="cuda", precision="bf16-mixed"),
     Case("r3gan", 64, 256, device="cuda", precision="bf16-mixed"),
@@ -95,10 +94,10 @@ def training(rounds: int = 5, device: str = "auto", batches: int | None = None, 
     os.environ["WANDB_MODE"] = "disabled"
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     cases = [replace(case, batches=batches or case.batches) for case in (GPU if chosen == "cuda" else CPU)]
-    found: dict[str, Any] = {"hardware": hardware(torch.device(chosen)), "torch": torch.__version__, "rounds": rounds}
+    found: dict[str, Any] = {"hardware": hardware(chosen), "torch": torch.__version__, "rounds": rounds}
     found["overhead"] = [compared({"loop": (plain, case), "fit": (fitted, case)}, rounds) for case in cases]
     if chosen == "cpu":
-        one = replace(cases[0], threads=1)
+        one = replace(cases[0], threads=1, batches=cases[0].batches // 4)
         ways = {"1 process": one, "1 process, 2 threads": replace(one, threads=2)}
         ways["2 processes"] = replace(one, processes=2)
         found["scaling"] = compared({name: (fitted, case) for name, case in ways.items()}, rounds)
@@ -159,9 +158,10 @@ def segment(work: Any, case: Case, rank: int, port: int, answers: SimpleQueue[di
     data.prepare_data()
     data.setup("fit")
     rate = work(made(case), data, case)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     if rank == 0:
-        answers.put({"rate": rate, "peak": torch.cuda.max_memory_allocated() if case.device == "cuda" else peak})
+        answers.put(
+            {"rate": rate, "peak": torch.cuda.max_memory_allocated() if case.device == "cuda" else high_water()}
+        )
 
 
 def made(case: Case) -> Adversarial:
@@ -207,7 +207,9 @@ def turns(module: Adversarial, optimizers: dict[str, Optimizer], real: torch.Ten
     ask = discriminator.forward if penalised else discriminator  # forward is never compiled
     draw = torch.randn(len(real), generator.latent_dim, device=real.device)
     fake = generator(draw) if not penalised else None
-    shown = fake.detach() if fake is not None else generator(draw).detach().requires_grad_()
+    with torch.no_grad():
+        shown = (fake if fake is not None else generator(draw)).detach().requires_grad_(penalised)
+    torch.clear_autocast_cache()  # of casts that were made without a graph
     seen = real.requires_grad_() if penalised else real
     optimizers["discriminator"].zero_grad()
     on_real, on_fake = (ask(x).float().logits for x in (seen, shown))
@@ -257,7 +259,7 @@ def fitted(module: Adversarial, data: FaceData, case: Case) -> float:
     clock = Clock(warm)
     with tempfile.TemporaryDirectory() as folder:
         run = Run(images, validate_every=0, save_every=images // 2)
-        callbacks = [run, Preview(images // 2), Guard(), ImageProgress(), clock]
+        callbacks = [run, Preview(images // 2), Guard(images // 4), ImageProgress(), clock]
         trainer = Trainer(
             **TRAINER, accelerator="gpu" if case.device == "cuda" else "cpu", devices=case.processes,
             precision=case.precision, default_root_dir=folder, logger=default_loggers(Path(folder), "speed"),

@@ -256,6 +256,9 @@ class FaceData(LightningDataModule):
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         return self.loader(Batches(self.store), OnceSampler(self.store.split(split), self.batch_size, rank, world_size))
 
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        return Batch({name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()})
+
     def loader(self, batches: Batches, sampler: Sampler[BatchIndex]) -> DataLoader[Batch]:
         cuda = torch.cuda.is_available()
         workers = self.num_workers

@@ -338,6 +338,9 @@ class Adversarial(GenerativeModule):
         for term in due.values():
             term.after_step(step)
         self.turns[player] += 1
+        for name, term in self.terms[player].items():
+            if term.weight_at(self.images_seen) == 0:
+                self.latest.pop(f"{player}/{name}", None)  # turned off: its last value is no news
         self.latest |= {f"{player}/{name}": total for name, total in totals.items()}
         return step
 

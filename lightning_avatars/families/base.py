@@ -70,7 +70,8 @@ class FaceModule(LightningModule):
 
     def log_latest(self) -> None:
         """Log the latest losses when the loggers' turn has come: Lightning needs half a millisecond for each number."""
-        if (self.trainer.fit_loop.total_batch_idx + 1) % self.trainer.log_every_n_steps == 0:
+        every = self.trainer.log_every_n_steps
+        if every and (self.trainer.fit_loop.total_batch_idx + 1) % every == 0:
             self.log_dict(self.latest)
             self.log_clock()
 

@@ -38,7 +38,9 @@ def fit(
 ) -> Trainer:
     """Train a game on tiny faces."""
     run = Run(images=images, validate_every=0, save_every=16)
-    arguments = {"accelerator": "cpu", "devices": 1, "callbacks": [run], "enable_progress_bar": False} | arguments
+    arguments = {
+        "accelerator": "cpu", "devices": 1, "callbacks": [run], "enable_progress_bar": False, "log_every_n_steps": 1
+    } | arguments  # fmt: skip
     trainer = Trainer(
         default_root_dir=folder,
         max_epochs=-1,
@@ -48,7 +50,6 @@ def fit(
         check_val_every_n_epoch=None,
         val_check_interval=1_000_000,
         num_sanity_val_steps=0,
-        log_every_n_steps=1,
         **arguments,
     )
     trainer.fit(module, FaceData(TinyFaces(), resolution=8, batch_size=8), ckpt_path=ckpt_path)

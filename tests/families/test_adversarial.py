@@ -341,3 +341,17 @@ def test_average_makes_the_samples(tmp_path):
 
 def test_bytes_become_floats_in_the_right_range():
     assert to_float(torch.tensor([0, 255], dtype=torch.uint8)).tolist() == [-1.0, 1.0]
+
+
+def test_a_term_that_is_turned_off_is_no_longer_logged(tmp_path):
+    module = game(discriminator_terms={"r1": R1(Steps({0: 0.1, 16: 0.0}))})
+    fit(module, tmp_path, images=16)
+    assert "discriminator/r1" in module.latest
+    fit(module, tmp_path, images=24)
+    assert module.images_seen == 24 and "discriminator/r1" not in module.latest
+    assert "discriminator/adversarial" in module.latest
+
+
+def test_nothing_is_logged_where_the_trainer_is_told_so(tmp_path):
+    trainer = fit(game(), tmp_path, images=16, log_every_n_steps=0)
+    assert not [name for name in trainer.callback_metrics if name.startswith("discriminator")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import pickle
 import struct
@@ -11,10 +12,9 @@ import zlib
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import deepcopy
-from itertools import count
 from pathlib import Path
 from pydoc import locate
-from typing import Any, BinaryIO, get_args, get_type_hints
+from typing import Any, BinaryIO, get_args, get_origin, get_type_hints
 
 import torch
 from jsonargparse import ArgumentError, ArgumentParser
@@ -30,7 +30,6 @@ from lightning_avatars.families.base import FaceModule, GenerativeModule
 
 FOLDER = "checkpoints"
 BEST = "best.ckpt"
-ABANDONED = "abandoned_{}"
 SEAL = b"crc32:"  # and eight digits: the comment at the end of a checkpoint, which is a zip
 SEAL_LENGTH = len(SEAL) + 8
 
@@ -141,30 +140,9 @@ def images_of(path: Path) -> int:
     return int(path.stem.removeprefix("images_"))
 
 
-def set_aside(folder: Path, images: int) -> None:
-    """Move checkpoints of more images than a run begins with into a folder of their own, and say so.
-
-    They are of a course that was given up, by going back or by starting anew in its folder, and would be taken for the
-    newest ones.
-    """
-    beyond = [path for path in by_age(folder) if images_of(path) > images]
-    best = folder / FOLDER / BEST
-    if best.is_file() and damage(best) is None:
-        seen = torch.load(best, map_location="cpu", weights_only=True)["state_dict"]["_extra_state"]["images_seen"]
-        beyond += [best] if seen > images else []
-    if not beyond:
-        return
-    aside = next(path for number in count(1) if not (path := folder / ABANDONED.format(number)).exists())
-    aside.mkdir()
-    for path in reversed(beyond):
-        path.rename(aside / path.name)
-    names = ", ".join(path.name for path in beyond)
-    rank_zero_warn(f"the run goes on from {images:,} images: later checkpoints are now in {aside} ({names})")
-
-
-def last_good(folder: Path) -> Path | None:
-    """Find the newest undamaged checkpoint of a run; damaged ones are named and passed over."""
-    for path in reversed(by_age(folder)):
+def last_good(folder: Path, before: float = math.inf) -> Path | None:
+    """Find the newest undamaged checkpoint of a run, of fewer images than ``before``; damaged ones are named."""
+    for path in reversed([path for path in by_age(folder) if images_of(path) < before]):
         problem = damage(path)
         if problem is None:
             return path
@@ -256,8 +234,14 @@ def is_public(data: dict[str, Any]) -> bool:
     """Tell whether a configuration of data names none of this machine's files."""
     dataset = data["dataset"]
     types = get_type_hints(locate(dataset["class_path"]).__init__)
-    paths = [name for name, kind in types.items() if Path in (kind, *get_args(kind))]
+    paths = [name for name, kind in types.items() if mentions_paths(kind)]
     return all((dataset.get("init_args") or {}).get(name) is None for name in paths)
+
+
+def mentions_paths(kind: object) -> bool:
+    """Tell whether a type is that of paths or is made of it, as ``list[Path] | None`` is."""
+    plain = get_origin(kind) or kind
+    return (isinstance(plain, type) and issubclass(plain, os.PathLike)) or any(map(mentions_paths, get_args(kind)))
 
 
 def load_exported(path: Path) -> GenerativeModule:

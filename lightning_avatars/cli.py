@@ -72,20 +72,19 @@ class SaveConfig(SaveConfigCallback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         trainer._default_root_dir = trainer.strategy.broadcast(trainer.default_root_dir)  # others could not know it
-        super().setup(trainer, pl_module, stage)
 
-    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "fit":
-            path = Path(trainer.default_root_dir) / "config.yaml"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            kept = self.config.clone()
-            kept.ckpt_path, kept.resume = None, "never"  # a template must not go on from this run
-            temporary = path.with_suffix(".part.yaml")
-            self.parser.save(kept, temporary, skip_none=False, overwrite=True, multifile=False)
-            put_in_place(temporary, path)
-            for logger in trainer.loggers:
-                if isinstance(logger, WandbLogger):
-                    logger.log_hyperparams(yaml.safe_load(path.read_text()))
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:  # and not before: what can't go on from its checkpoint must leave no trace
+            return
+        path = Path(trainer.default_root_dir) / "config.yaml"
+        kept = self.config.clone()
+        kept.ckpt_path, kept.resume = None, "never"  # a template must not go on from this run
+        temporary = path.with_suffix(".part.yaml")
+        self.parser.save(kept, temporary, skip_none=False, overwrite=True, multifile=False)
+        put_in_place(temporary, path)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.log_hyperparams(yaml.safe_load(path.read_text()))
 
 
 class FaceCLI(LightningCLI):
@@ -134,19 +133,25 @@ class FaceCLI(LightningCLI):
         root = config.trainer.default_root_dir
         asked = yaml.safe_load(self.parser.dump(self.config, skip_none=False))[self.subcommand]
         asked = asked if self.subcommand == "fit" else None
-        config.ckpt_path = continued(config.ckpt_path, config.resume, self.experiment, root, asked)
-        self.folder = Path(root) if root else run_folder(self.experiment, config.ckpt_path)
+        found = continued(config.ckpt_path, config.resume, self.experiment, root, asked)
+        self.folder = Path(root) if root else run_folder(self.experiment, found)
         config.trainer.default_root_dir = None  # a run's folder may move: its own configuration must not name it
         if not rank():
             self.folder.mkdir(parents=True, exist_ok=True)
             if self.subcommand == "fit":
                 hold(self.folder)
+        if self.subcommand == "fit" and (root or found):  # what another process saved until it let go counts too
+            there = root or str(Path(found).parent.parent)
+            found = continued(config.ckpt_path, config.resume, self.experiment, there, asked)
+        config.ckpt_path = found
 
     def instantiate_trainer(self, **kwargs: object) -> Trainer:
         given = self.config[self.subcommand].trainer
         kwargs["default_root_dir"] = self.folder
         if given.logger is None:
-            kwargs["logger"] = default_loggers(self.folder, self.experiment) if self.subcommand == "fit" else False
+            anew = self.config[self.subcommand].get("ckpt_path") is None
+            loggers = default_loggers(self.folder, self.experiment, anew) if self.subcommand == "fit" else False
+            kwargs["logger"] = loggers
         takes_turns = not self.model.automatic_optimization
         count = processes(given.accelerator, given.devices, given.num_nodes)
         if given.strategy == "auto" and takes_turns and count > 1:
@@ -228,7 +233,8 @@ def message(error: BaseException | None) -> str | None:
     """What this package said to a person by raising an error, or one behind it; None where it is a fault to trace."""
     while error is not None:
         frames = traceback.extract_tb(error.__traceback__)
-        if frames and Path(frames[-1].filename).is_relative_to(shipped.PACKAGE):
+        said = frames and Path(frames[-1].filename).is_relative_to(shipped.PACKAGE)
+        if said and str(frames[-1].line).startswith("raise "):  # and not an error of what is written in C
             return str(error)
         error = error.__cause__ or error.__context__
     return None
@@ -280,7 +286,6 @@ def run_trainer(args: list[str]) -> None:
         FaceModule,
         FaceData,
         save_config_callback=SaveConfig,
-        save_config_kwargs={"save_to_log_dir": False},
         trainer_defaults=TRAINER | {"callbacks": [ImageProgress(), Predictions(), RecognitionQuality()]},
         seed_everything_default=0,
         parser_kwargs={

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 
 LAUNCHER = "LIGHTNING_AVATARS_LAUNCHER"  # tells the processes that Lightning starts the number of the one that does
 AGENT = "TORCHELASTIC_RUN_ID"  # torchrun's own mark
@@ -17,7 +19,7 @@ def live_with_launcher() -> None:
     """
     if AGENT in os.environ or launched():
         launcher = os.getppid() if AGENT in os.environ else int(os.environ[LAUNCHER])
-        threading.Thread(target=follow, args=(launcher,), daemon=True).start()
+        end_after(partial(wait_for, launcher))
     else:
         os.environ[LAUNCHER] = str(os.getpid())
 
@@ -28,11 +30,20 @@ def launched() -> bool:
     return int(os.environ.get("LOCAL_RANK", 0)) > 0 and AGENT not in os.environ and first != str(os.getpid())
 
 
-def follow(launcher: int) -> None:
-    """End this process once its parent is another than the launcher."""
+def end_after(wait: Callable[[], object]) -> None:
+    """End this process, whatever it is at, once ``wait`` has come back: another one that it lives with has ended."""
+
+    def follow() -> None:
+        wait()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def wait_for(launcher: int) -> None:
+    """Wait until the parent of this process is another than the launcher."""
     while os.getppid() == launcher:
         time.sleep(1)
-    os._exit(1)
 
 
 def status(number: int) -> int:

@@ -16,7 +16,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_avatars.disk import put_in_place, spared
-from lightning_avatars.runs import rank
+from lightning_avatars.runs import ID_FILE, rank
 
 
 class Dashboard(WandbLogger):
@@ -25,28 +25,38 @@ class Dashboard(WandbLogger):
     Args:
         folder: The run's folder.
         experiment_name: What the run is called; runs of one experiment form a group.
+        anew: Whether training starts anew, and is another run even where the folder has one.
     """
 
-    def __init__(self, folder: Path, experiment_name: str) -> None:
+    def __init__(self, folder: Path, experiment_name: str, anew: bool = False) -> None:
         offline = not has_key() and "WANDB_MODE" not in os.environ
         super().__init__(
             name=f"{experiment_name}/{folder.name}",
             group=experiment_name,
             save_dir=folder,
             project="lightning-avatars",
-            id=run_id(folder),
+            id=run_id(folder, anew),
             resume=None if offline else "allow",
             offline=offline,
             settings=wandb.Settings(silent=offline),
         )
-        self.axis_defined = False
+        self.folder, self.begun = folder, False
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        if not self.axis_defined:
+        if not self.begun:
             self.experiment.define_metric("*", step_metric="images_seen")
-            self.axis_defined = True
+            self.keep_id()
+            self.begun = True
         self.experiment.log({**metrics, "images_seen": step})
+
+    def keep_id(self) -> None:
+        """Write down the run's name on the dashboard, under which there is something from now on."""
+        temporary = self.folder / f"{ID_FILE}.part"
+        with spared(f"the name of the run on the dashboard, in {self.folder},"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(self._id)
+            put_in_place(temporary, self.folder / ID_FILE)
 
 
 class Table(CSVLogger):
@@ -87,18 +97,16 @@ def append(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, objec
         raise
 
 
-def run_id(folder: Path) -> str | None:
-    """Return the name by which the dashboard knows the run of a folder, the same after every start.
+def run_id(folder: Path, anew: bool = False) -> str | None:
+    """Return the name by which the dashboard knows the run of a folder, or a new one; it is kept once it has logged.
 
     None on all processes but the first, which alone talks to the dashboard.
     """
     if rank():
         return None
-    path = folder / "wandb_id"
-    if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(secrets.token_hex(8))
-    return path.read_text()
+    path = folder / ID_FILE
+    known = "" if anew or not path.is_file() else path.read_text()
+    return known or secrets.token_hex(8)
 
 
 def has_key() -> bool:
@@ -111,6 +119,6 @@ def has_key() -> bool:
     return False
 
 
-def default_loggers(folder: Path, experiment_name: str) -> list[Logger]:
+def default_loggers(folder: Path, experiment_name: str, anew: bool = False) -> list[Logger]:
     """A CSV file per start in ``logs/`` and the dashboard."""
-    return [Table(folder, name="logs"), Dashboard(folder, experiment_name)]
+    return [Table(folder, name="logs"), Dashboard(folder, experiment_name, anew)]

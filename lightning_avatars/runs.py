@@ -5,30 +5,40 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any, TextIO
 
+import torch
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities import rank_zero_warn
 
-from lightning_avatars.checkpoints import last_good
+from lightning_avatars.checkpoints import BEST, FOLDER, by_age, damage, images_of, last_good
+from lightning_avatars.disk import spared
+from lightning_avatars.evaluation.scores import read_results, write_results
 
 try:
     import fcntl
 except ImportError:  # Windows has no such locks
     fcntl = None  # type: ignore[assignment]
 
-RUN_FOLDER = "LIGHTNING_AVATARS_RUN"  # tells the processes that Lightning starts which folder the first one made
 LOCK = ".lock"
-HELD: dict[Path, TextIO] = {}  # the folder that this process trains in, and its lock
+RESULTS = "results.json"
+ID_FILE = "wandb_id"  # by which the dashboard knows the run
+ABANDONED = "abandoned_{}"
 
-# What makes a run this run: all of the model but how it is computed and how fast it learns, and what it learns from.
-WHAT = ("seed_everything", "data.dataset", "data.resolution", "data.horizontal_flip", "model", "init_from", "freeze")
-HOW = {"seed", "compile", "channels_last", "recompute", "micro_batch", "optimizer_schedules", "learning_rate"}
-MOST_NAMED = 4
+# What makes a run this run: what it learns from, and all of the model but how it is computed and how fast it learns.
+IDENTITY = (
+    "seed_everything", "data.dataset", "data.resolution", "data.horizontal_flip", "model", "init_from", "freeze",
+)  # fmt: skip
+MAY_CHANGE = {"seed", "compile", "channels_last", "recompute", "micro_batch", "optimizer_schedules", "learning_rate"}
+
+made: Path | None = None  # the folder that this process made for a run
+held: TextIO | None = None  # the lock of the folder that this process trains in
 
 
 def run_of(checkpoint: Path) -> Path | None:
@@ -48,9 +58,9 @@ def continued(
 ) -> str | None:
     """Choose the checkpoint that a run goes on from.
 
-    A run that differs from what is asked for in ``WHAT`` is another run: ``auto`` passes over it, ``last`` refuses. The
-    number of images, intervals, batch size, devices, precision, workers, loggers, optimizers' options and what else is
-    in ``HOW`` may change. A path that is named is taken as it is.
+    A run that differs from what is asked for in ``IDENTITY`` is another run: ``auto`` passes over it, ``last`` refuses.
+    The number of images, intervals, batch size, devices, precision, workers, loggers, optimizers' options and what else
+    is in ``MAY_CHANGE`` may change. A path that is named is taken as it is.
 
     Args:
         checkpoint: What ``--ckpt_path`` says; ``last`` is the newest undamaged one of the experiment's newest run.
@@ -67,24 +77,48 @@ def continued(
         return checkpoint
     base = Path("runs") / experiment
     numbered = sorted((path for path in base.glob("*") if path.name.isdigit()), key=lambda path: -int(path.name))
-    passed_over = ""
-    for folder in [Path(root)] if root else numbered:
-        different = list(differences(folder, asked)) if asked is not None else []
-        more = f", and {len(different) - MOST_NAMED} more" if len(different) > MOST_NAMED else ""
-        why = f"{folder} is another run: {'; '.join(different[:MOST_NAMED])}{more}"
-        if different and checkpoint != "last" and root is None:
-            passed_over = passed_over or why
-            continue
+    if checkpoint != "last" and root is None:
+        return newest_alike(numbered, asked)
+    found = newest([Path(root)] if root else numbered, asked)
+    if found is None and checkpoint == "last":
+        raise FileNotFoundError(f"there is no checkpoint in {root or base} to go on from: start without --ckpt_path")
+    return found
+
+
+def newest(folders: Iterable[Path], asked: dict[str, Any] | None) -> str | None:
+    """Find the newest checkpoint in the first of some folders that has any; it must be of the run asked for."""
+    for folder in folders:
         found = last_good(folder)
-        if found is not None and different:
+        if found is not None and (why := another(folder, asked)):
             raise ValueError(f"{why}. Ask for the same, or name one of its checkpoints in --ckpt_path to go on anyway")
         if found is not None:
             return str(found)
-    if checkpoint == "last":
-        raise FileNotFoundError(f"there is no checkpoint in {root or base} to go on from: start without --ckpt_path")
-    if passed_over:
-        rank_zero_warn(f"--resume auto starts a new run, for {passed_over}")
     return None
+
+
+def newest_alike(folders: Iterable[Path], asked: dict[str, Any] | None) -> str | None:
+    """Find the newest checkpoint of the run asked for in some folders; others are passed over, and the first named."""
+    others = []
+    for folder in folders:
+        if why := another(folder, asked):
+            others.append(why)
+        elif found := last_good(folder):
+            return str(found)
+    if others:
+        rank_zero_warn(f"--resume auto starts a new run, for {others[0]}")
+    return None
+
+
+def another(folder: Path, asked: dict[str, Any] | None) -> str:
+    """Say why a folder's run is another one than a configuration asks for; nothing where it is not."""
+    different = [] if asked is None else list(differences(folder, asked))
+    return f"{folder} is another run: {shortened(different, 4)}" if different else ""
+
+
+def shortened(items: list[str], most: int) -> str:
+    """Name the first of some things, and count the rest."""
+    more = f", and {len(items) - most} more" if len(items) > most else ""
+    return "; ".join(items[:most]) + more
 
 
 def differences(folder: Path, asked: dict[str, Any]) -> Iterator[str]:
@@ -93,7 +127,7 @@ def differences(folder: Path, asked: dict[str, Any]) -> Iterator[str]:
     if not path.is_file():  # of a run that was made without the command line
         return
     saved = yaml.safe_load(path.read_text())
-    for name in WHAT:
+    for name in IDENTITY:
         there, here = saved, asked
         for part in name.split("."):
             there, here = (there or {}).get(part), (here or {}).get(part)
@@ -103,7 +137,7 @@ def differences(folder: Path, asked: dict[str, Any]) -> Iterator[str]:
 def unlike(name: str, there: object, here: object) -> Iterator[str]:
     """Walk two values of a configuration and name where they differ."""
     owner, _, key = name.rpartition(".")
-    if owner == "model.init_args" and key in HOW:
+    if owner == "model.init_args" and key in MAY_CHANGE:
         return
     if isinstance(there, dict) and isinstance(here, dict) and there.get("class_path") == here.get("class_path"):
         arguments = key == "init_args"  # an argument that one side does not know is of another version
@@ -117,17 +151,18 @@ def unlike(name: str, there: object, here: object) -> Iterator[str]:
 
 def run_folder(experiment: str, checkpoint: str | None) -> Path:
     """Choose the run's folder: the checkpoint's own, or the next free ``runs/<experiment>/<n>``."""
+    global made
     own = run_of(Path(checkpoint)) if checkpoint else None
     if own is not None:
         return own
-    if rank():
-        return Path(os.environ.get(RUN_FOLDER, f"runs/{experiment}"))  # until the first process tells which
     base = Path("runs") / experiment
+    if rank():
+        return base  # until the first process tells which
     number = max((int(path.name) for path in base.glob("*") if path.name.isdigit()), default=0) + 1
     while not claimed(base / str(number)):
         number += 1
-    os.environ[RUN_FOLDER] = str(base / str(number))
-    return base / str(number)
+    made = base / str(number)
+    return made
 
 
 def claimed(folder: Path) -> bool:
@@ -157,49 +192,93 @@ def hold(folder: Path) -> None:
     """Keep other processes from training in a folder, until this one ends or calls ``release``.
 
     It is a record lock, for that of ``flock`` is inherited by processes that read ahead and may outlive this one for a
-    moment. Where the file system has no locks, nothing is kept.
+    moment. Where there are no locks, it says so and nothing is kept.
 
     Raises:
         RuntimeError: Another process trains there.
     """
-    folder = folder.resolve()
-    if folder in HELD or fcntl is None:  # as after a rollback: the lock would go with the first of two files
+    global held
+    path = folder.resolve() / LOCK
+    if held is not None and Path(held.name) == path:  # as after a rollback; a lock goes with the first of two files
         return
     release()
     try:
-        file = (folder / LOCK).open("a+")
-    except OSError:
-        return
-    HELD[folder] = file
+        held = path.open("a+")
+        lock(held)
+    except OSError as error:
+        rank_zero_warn(f"{folder} can't be locked ({error}): nothing keeps a second run from training there too")
+
+
+def lock(file: TextIO) -> None:
+    """Lock a file, and note in it who has."""
+    if fcntl is None:
+        raise OSError("there are no record locks on this system")
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EAGAIN):
-            return
+            raise
         file.seek(0)
         owner = file.read() or "another process"
         release()
         raise RuntimeError(
-            f"{owner} is training in {folder}, and two would overwrite each other's checkpoints. Wait until it has "
-            "ended, or end it; without --resume and --ckpt_path a run gets a folder of its own"
+            f"{owner} is training in {Path(file.name).parent}, and two would overwrite each other's checkpoints. Wait "
+            "until it has ended, or end it; without --resume and --ckpt_path a run gets a folder of its own"
         ) from error
+    with suppress(OSError):  # a full disk takes no note of who it is
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
 
 
 def release() -> None:
     """Let others train in the folder that this process holds."""
-    for file in HELD.values():
-        file.close()
-    HELD.clear()
+    global held
+    if held is not None:
+        with suppress(OSError):  # a full disk refuses a note that is still to be written
+            held.close()
+    held = None
 
 
 def discard_empty_run() -> None:
-    """Remove the folder of a run that failed before it wrote anything."""
-    folder = Path(os.environ.get(RUN_FOLDER, ""))
-    if rank() or RUN_FOLDER not in os.environ or not folder.is_dir():
+    """Remove the folder that this process made for a run that failed before it wrote anything."""
+    if made is not None and made.is_dir() and all(path.name == LOCK for path in made.iterdir()):
+        (made / LOCK).unlink(missing_ok=True)
+        made.rmdir()
+
+
+def set_aside(folder: Path, images: int) -> None:
+    """Move checkpoints and scores of more images than a run begins with into a folder of their own, and say so.
+
+    They are of a course that was given up, by going back or by starting anew in its folder, and would be taken for the
+    newest ones. A run that starts anew is another one on the dashboard too.
+    """
+    beyond = [path for path in by_age(folder) if images_of(path) > images]
+    best = folder / FOLDER / BEST
+    if best.is_file() and damage(best) is None:
+        seen = torch.load(best, map_location="cpu", weights_only=True)["state_dict"]["_extra_state"]["images_seen"]
+        beyond += [best] if seen > images else []
+    if images == 0 and (folder / ID_FILE).is_file():
+        beyond.append(folder / ID_FILE)
+    kept, later = results_until(folder / RESULTS, images)
+    if not (beyond or later):
         return
-    if all(path.name == LOCK for path in folder.iterdir()):
-        (folder / LOCK).unlink(missing_ok=True)
-        folder.rmdir()
+    aside = next(path for number in count(1) if not (path := folder / ABANDONED.format(number)).exists())
+    aside.mkdir()
+    if later:
+        with spared(f"scores of after {images:,} images, which {folder / RESULTS} keeps, in {aside}"):
+            write_results(aside / RESULTS, later)
+            write_results(folder / RESULTS, kept)
+    for path in reversed(beyond):
+        path.rename(aside / path.name)
+    names = ", ".join([path.name for path in beyond] + [RESULTS] * bool(later))
+    rank_zero_warn(f"the run goes on from {images:,} images: what came later is now in {aside} ({names})")
+
+
+def results_until(path: Path, images: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Divide a run's results into those of up to so many images and later ones; none where they can't be read."""
+    try:
+        results = read_results(path) if path.is_file() else []
+    except ValueError:
+        return [], []
+    return [r for r in results if r["images_seen"] <= images], [r for r in results if r["images_seen"] > images]

@@ -7,7 +7,7 @@ import threading
 from types import FrameType
 from typing import Any
 
-from lightning_avatars.launch import launched, status
+from lightning_avatars.launch import status
 
 NOTED = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))  # Windows has one
 
@@ -43,10 +43,7 @@ class Signals:
             raise SystemExit(status(number))
 
     def leave_at_once(self) -> None:
-        """Obey signals when they come, and one that has come already, for what is done now can be done again.
-
-        Not in a process that Lightning started: its first one leaves, and it with that.
-        """
-        self.at_once = bool(self.before) and not launched()
+        """Obey signals when they come, and one that has come already, for what is done now can be done again."""
+        self.at_once = bool(self.before)
         if self.received is not None:
             self.note(self.received, None)

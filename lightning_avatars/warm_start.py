@@ -10,8 +10,8 @@ from torch import Tensor
 
 from lightning_avatars.checkpoints import load_module, read_checkpoint
 from lightning_avatars.families.base import FaceModule, GenerativeModule
+from lightning_avatars.runs import shortened
 
-MOST_NAMED = 8
 LEFT_ALONE = ("terms.", "augment.", "balance.")  # what a run learns of its own course
 
 
@@ -57,10 +57,9 @@ def check_fit(path: Path, given: dict[str, Tensor], wanted: dict[str, Tensor]) -
     problems += [f"{name} is not there" for name in wanted.keys() - given.keys()]
     problems += [f"{name} is not here" for name in given.keys() - wanted.keys()]
     if problems:
-        more = f", and {len(problems) - MOST_NAMED} more" if len(problems) > MOST_NAMED else ""
         raise ValueError(
-            f"the weights of {path} don't fit this model: {'; '.join(sorted(problems)[:MOST_NAMED])}{more}. Give the "
-            "same model configuration, data.resolution and channels, and as many labels, or none on both sides"
+            f"the weights of {path} don't fit this model: {shortened(sorted(problems), 8)}. Give the same model "
+            "configuration, data.resolution and channels, and as many labels, or none on both sides"
         )
 
 

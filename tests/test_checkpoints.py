@@ -19,10 +19,10 @@ from lightning_avatars.checkpoints import (
     WholeFiles,
     by_age,
     damage,
+    is_public,
     last_good,
     load_module,
     read_checkpoint,
-    set_aside,
     write,
 )
 from lightning_avatars.cli import main
@@ -240,6 +240,27 @@ def test_a_disk_error_is_said_and_another_error_raised(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+class Files:
+    """Says in its constructor's types which of its arguments are files.
+
+    Args:
+        paths: Files.
+        root: A folder.
+        count: No file.
+    """
+
+    def __init__(self, paths: list[Path] | None = None, root: str | os.PathLike[str] = "", count: int = 3) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("arguments", "public"),
+    [({"count": 9}, True), ({"paths": ["/home/me/faces"]}, False), ({"root": "/home/me"}, False)],
+)
+def test_data_that_names_files_in_whatever_way_is_not_public(arguments, public):
+    given = {"class_path": "tests.test_checkpoints.Files", "init_args": arguments}
+    assert is_public({"dataset": given}) is public
+
+
 def saved(folder: Path, images: int, name: str | None = None) -> Path:
     path = folder / "checkpoints" / (name or f"images_{images:09d}.ckpt")
     write({"state_dict": {"_extra_state": {"images_seen": images}}}, path, None)
@@ -254,22 +275,6 @@ def test_newest_is_by_images_for_copying_a_folder_changes_times(tmp_path):
         "images_000000008.ckpt", "images_000000064.ckpt", "images_1000000008.ckpt"
     ]  # fmt: skip
     assert last_good(tmp_path) == tmp_path / "checkpoints/images_1000000008.ckpt"
-
-
-def test_what_lies_beyond_where_a_run_goes_on_is_kept_in_a_folder_of_its_own(tmp_path):
-    for images in (8, 16, 24):
-        saved(tmp_path, images)
-    saved(tmp_path, 16, "best.ckpt")
-    with pytest.warns(UserWarning, match=r"goes on from 16 images.*abandoned_1 \(images_000000024\.ckpt\)"):
-        set_aside(tmp_path, 16)
-    assert faults.checkpoints(tmp_path) == ["best.ckpt", "images_000000008.ckpt", "images_000000016.ckpt"]
-    with pytest.warns(UserWarning, match=r"abandoned_2 \(images_000000016\.ckpt, best\.ckpt\)"):
-        set_aside(tmp_path, 8)
-    aside = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("abandoned_*/*"))
-    assert aside == ["abandoned_1/images_000000024.ckpt", "abandoned_2/best.ckpt", "abandoned_2/images_000000016.ckpt"]
-    assert read_checkpoint(tmp_path / aside[0])["state_dict"]["_extra_state"]["images_seen"] == 24
-    set_aside(tmp_path, 8)
-    assert not (tmp_path / "abandoned_3").exists(), "nothing was beyond"
 
 
 def test_a_course_that_went_back_is_the_one_that_goes_on(run):
@@ -287,10 +292,3 @@ def test_a_new_run_in_a_chosen_folder_overwrites_nothing(run):
         fit(game(), run, callbacks=[Run(images=16, validate_every=0, save_every=8)])
     assert faults.checkpoints(run) == ["images_000000008.ckpt", "images_000000016.ckpt"]
     assert (run / "abandoned_1/images_000000016.ckpt").read_bytes() == before
-
-
-def test_a_damaged_best_is_left_where_it_is(tmp_path):
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints/best.ckpt").write_bytes(b"PK")
-    set_aside(tmp_path, 8)
-    assert faults.checkpoints(tmp_path) == ["best.ckpt"]

@@ -18,10 +18,12 @@ import yaml
 from jsonargparse import Namespace
 from PIL import Image
 
+from lightning_avatars.callbacks.run import Run
 from lightning_avatars.checkpoints import load_module
-from lightning_avatars.cli import main, processes
+from lightning_avatars.cli import main, message, processes
 from lightning_avatars.evaluation.extractors import load_extractors
 from lightning_avatars.matching import match_seed
+from lightning_avatars.strategies import scatter
 from tests.conf.training import TINY
 
 ROOT = Path(__file__).parents[1]
@@ -217,6 +219,15 @@ def error_of(args: list[str], capsys) -> str:
 def test_a_wrong_argument_is_named_without_a_traceback(tmp_path, monkeypatch, args, message, capsys):
     monkeypatch.chdir(tmp_path)
     assert message in error_of(args, capsys)
+
+
+def test_an_error_that_no_line_of_ours_raises_is_no_message_to_a_person():
+    with pytest.raises(RuntimeError) as fault:  # as when another process has died: torch raises it, in a line of ours
+        scatter(torch.zeros(3), [torch.zeros(2)])
+    assert message(fault.value) is None
+    with pytest.raises(ValueError, match="at least 1") as said:
+        Run(images=0)
+    assert str(message(said.value)).startswith("run.images and run.keep must be at least 1")
 
 
 def test_no_arguments_name_the_commands(capsys):

@@ -15,10 +15,12 @@ from typing import NamedTuple
 import pytest
 import torch
 
+from lightning_avatars import checkpoints as module_of_checkpoints
+from lightning_avatars.callbacks.progress import ImageProgress
 from lightning_avatars.callbacks.run import Run
+from lightning_avatars.checkpoints import images_of, read_checkpoint
 from lightning_avatars.cli import main
 from lightning_avatars.families.adversarial import Adversarial
-from lightning_avatars.runs import RUN_FOLDER
 from tests.conf.faults import SECONDS, checkpoints, equal, slurm, start, statuses, torchrun, training_state, wait_until
 from tests.conf.training import TINY
 
@@ -80,8 +82,7 @@ class Launched(NamedTuple):
 def launched(tmp_path):
     command = [sys.executable, "-m", "lightning_avatars", *ARGUMENTS, *LONG]
     command += ["--trainer.devices", "2", "--data.num_workers", "1"]
-    environment = {key: value for key, value in os.environ.items() if key != RUN_FOLDER}
-    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     with Path(tmp_path / "said.txt").open("w") as said:
         first = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=said, start_new_session=True)
     run, deadline = tmp_path / "runs/tiny/1", time.monotonic() + SECONDS
@@ -171,21 +172,63 @@ def test_a_job_of_slurm_that_was_told_to_end_goes_on_and_equals_a_run_on_two_nod
 
 
 def interrupt() -> None:
-    """Let this process be told to end when it validates."""
+    """Let the second process be told to end when it validates."""
 
     def on_validation_start(run: Run, *arguments: object) -> None:
         whole(run, *arguments)
-        os.kill(os.getpid(), signal.SIGTERM)
+        if os.environ["RANK"] == "1":
+            os.kill(os.getpid(), signal.SIGTERM)
 
     whole, Run.on_validation_start = Run.on_validation_start, on_validation_start
 
 
-def test_two_processes_that_are_told_to_end_while_they_validate_leave_at_once_and_go_on(tmp_path):
+def test_two_processes_of_which_one_is_told_to_end_while_they_validate_finish_that_together_and_go_on(tmp_path):
     arguments = [*TWO, "--run.images", "160", "--run.validate_every", "64", "--run.save_every", "0", "--run.keep", "9"]
     assert statuses(start(arguments, tmp_path, 2, interrupt)) == [128 + signal.SIGTERM] * 2
     assert checkpoints(tmp_path / "runs/tiny/1") == ["images_000000064.ckpt"]
+    states = read_checkpoint(tmp_path / "runs/tiny/1/checkpoints/images_000000064.ckpt")["callbacks"].values()
+    assert [state["validation_due"] for state in states if "validation_due" in state] == [False]
     assert statuses(start(arguments, tmp_path, 2)) == [0, 0]
     assert checkpoints(tmp_path / "runs/tiny/1") == [f"images_{images:09d}.ckpt" for images in (64, 128, 160)]
+
+
+def tell_early() -> None:
+    """Let the second process be told to end after Lightning's handlers would have been set, and before any batch."""
+
+    def on_train_start(progress: ImageProgress, *arguments: object) -> None:
+        if os.environ["RANK"] == "1":
+            os.kill(os.getpid(), signal.SIGTERM)
+        whole(progress, *arguments)
+
+    whole, ImageProgress.on_train_start = ImageProgress.on_train_start, on_train_start
+
+
+def test_a_signal_to_one_process_before_the_first_batch_ends_both(tmp_path):
+    assert statuses(start([*TWO, *LONG], tmp_path, 2, tell_early)) == [128 + signal.SIGTERM] * 2
+    assert checkpoints(tmp_path / "runs/tiny/1") == []
+
+
+def see_late() -> None:
+    """Let the second process see a folder as it was before the newest checkpoint came."""
+
+    def by_age(folder: Path) -> list[Path]:
+        return [path for path in whole(folder) if images_of(path) < 64]
+
+    whole = module_of_checkpoints.by_age
+    if os.environ["RANK"] == "1":
+        module_of_checkpoints.by_age = by_age
+
+
+def test_processes_that_see_different_checkpoints_all_say_so_and_train_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    main(ARGUMENTS)
+    before = checkpoints(tmp_path / "runs/tiny/1")
+    assert statuses(start([*TWO, "--run.images", "128"], tmp_path, 2, see_late)) == [2, 2]
+    for rank, own in enumerate((64, 32)):
+        said = (tmp_path / f"said_{rank}.txt").read_text()
+        assert "error: processes would go on from different checkpoints" in said and "Traceback" not in said
+        assert f"the first after 64 images with seed 0, this one after {own} with 0" in said
+    assert checkpoints(tmp_path / "runs/tiny/1") == before
 
 
 def poison() -> None:

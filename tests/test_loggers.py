@@ -106,10 +106,20 @@ def test_default_loggers_write_into_the_runs_folder(home):
     assert (home / "run" / "logs" / "version_0" / "metrics.csv").read_text().split() == ["loss,step", "0.5,64"]
 
 
-def test_a_run_keeps_its_name_on_the_dashboard_over_all_starts(home):
-    first, again, other = Dashboard(home / "1", "dcgan"), Dashboard(home / "1", "dcgan"), Dashboard(home / "2", "dcgan")
+def test_a_run_keeps_its_name_on_the_dashboard_over_all_starts_once_it_has_logged(home):
+    first, other = Dashboard(home / "1", "dcgan"), Dashboard(home / "2", "dcgan")
+    assert not (home / "1").exists(), "a start that fails leaves nothing"
+    first._experiment = Recorder()
+    first.log_metrics({"loss": 0.5}, 64)
+    again, anew = Dashboard(home / "1", "dcgan"), Dashboard(home / "1", "dcgan", anew=True)
     assert first._wandb_init["id"] == again._wandb_init["id"] == run_id(home / "1") != other._wandb_init["id"]
-    assert len(run_id(home / "1")) == 16
+    assert anew._wandb_init["id"] != run_id(home / "1") and len(run_id(home / "1")) == 16
+    assert [path.name for path in (home / "1").iterdir()] == ["wandb_id"]
+
+
+def test_a_name_that_was_cut_off_while_it_was_written_is_made_anew(home):
+    (home / "wandb_id").write_text("")
+    assert len(run_id(home)) == 16
 
 
 @pytest.mark.parametrize(("key", "resume"), [("secret", "allow"), ("", None)])

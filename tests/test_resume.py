@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import random
 import signal
@@ -12,6 +13,7 @@ import pytest
 from lightning.pytorch import Callback
 
 from lightning_avatars.cli import main
+from lightning_avatars.runs import hold
 from tests.conf.faults import checkpoints, equal, start, statuses, training_state, wait_until
 from tests.conf.training import TINY
 
@@ -51,6 +53,45 @@ def test_auto_starts_a_run_where_there_is_none_and_last_refuses(capsys):
     assert not Path("runs").exists()
     main(["fit", "-c", TINY, *QUIET, "--resume", "auto", "--run.images", "8"])
     assert checkpoints(Path("runs/tiny/1")) == ["images_000000008.ckpt"]
+
+
+def test_a_start_that_fails_leaves_the_run_as_it_was():
+    main(["fit", "-c", TINY, *QUIET, "--run.images", "32"])
+    run = Path("runs/tiny/1")
+    newest, before = str(run / "checkpoints/images_000000032.ckpt"), (run / "config.yaml").read_text()
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        main(["fit", "-c", TINY, *QUIET, "--data.resolution", "16", "--ckpt_path", newest])
+    assert (run / "config.yaml").read_text() == before and not list(run.glob("abandoned_*"))
+    main(["fit", "-c", TINY, *QUIET, "--run.images", "40", "--ckpt_path", "last"])
+    assert checkpoints(run)[-1] == "images_000000040.ckpt"
+
+
+def test_what_another_process_saves_until_it_lets_go_of_a_run_is_gone_on_from(monkeypatch):
+    def wait(folder):
+        later.rename(run / "checkpoints" / later.name)
+        hold(folder)
+
+    run, later = Path("runs/tiny/1"), Path("images_000000064.ckpt")
+    main(["fit", "-c", TINY, *QUIET])
+    (run / "checkpoints" / later.name).rename(later)
+    monkeypatch.setattr("lightning_avatars.cli.hold", wait)
+    main(["fit", "-c", TINY, *QUIET, "--resume", "auto", "--run.images", "72"])
+    assert checkpoints(run) == ["images_000000064.ckpt", "images_000000072.ckpt"]
+    assert not list(run.glob("abandoned_*")), "it did not go on from 32"
+
+
+def test_a_run_that_starts_anew_in_a_chosen_folder_is_another_one_in_its_scores_and_on_the_dashboard():
+    mine = ["fit", "-c", TINY, "--preview.every", "0", "--trainer.default_root_dir", "mine"]
+    main([*mine, "--run.images", "16"])
+    dashboard = Path("mine/wandb_id").read_text()
+    with pytest.warns(UserWarning, match=r"goes on from 0 images: .*wandb_id, results\.json"):
+        main([*mine, "--run.images", "8", "--seed_everything", "7"])
+    assert [scores(folder) for folder in ("mine", "mine/abandoned_1")] == [[8], [16]]
+    assert Path("mine/abandoned_1/wandb_id").read_text() == dashboard != Path("mine/wandb_id").read_text()
+
+
+def scores(folder: str) -> list[int]:
+    return [result["images_seen"] for result in json.loads(Path(folder, "results.json").read_text())["results"]]
 
 
 def test_another_seed_is_another_run(capsys):

@@ -93,5 +93,5 @@ def test_a_checkpoint_that_was_gone_back_to_holds_all_that_it_did():
             fit(module, Path(str(rollbacks)), images=96, callbacks=callbacks)
     plain, noted = (read_checkpoint(Path(f"{n}/checkpoints/images_000000048.ckpt")) for n in (0, 1))
     assert plain.keys() == noted.keys()
-    assert noted["callbacks"]["Guard"] == plain["callbacks"]["Guard"] | {"gone_back": 1}
+    assert noted["callbacks"]["Guard"] == plain["callbacks"]["Guard"] | {"gone_back": 1, "back_to": 48}
     assert all(equal(noted[name], plain[name]) for name in ("state_dict", "optimizer_states", "loops", "global_step"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import multiprocessing
 import os
 from pathlib import Path
@@ -12,10 +13,9 @@ import yaml
 from jsonargparse import Namespace
 
 from lightning_avatars import runs
-from lightning_avatars.checkpoints import write
+from lightning_avatars.checkpoints import read_checkpoint, write
 from lightning_avatars.runs import (
     LOCK,
-    RUN_FOLDER,
     claimed,
     continued,
     discard_empty_run,
@@ -25,7 +25,10 @@ from lightning_avatars.runs import (
     release,
     run_folder,
     run_of,
+    set_aside,
 )
+from tests.conf.faults import checkpoints
+from tests.test_checkpoints import saved
 
 RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_JOB_NAME")
 
@@ -33,7 +36,8 @@ RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID", "SLURM
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in (RUN_FOLDER, *RANKS):
+    monkeypatch.setattr(runs, "made", None)
+    for name in RANKS:
         monkeypatch.delenv(name, raising=False)
     yield
     release()
@@ -176,22 +180,20 @@ def test_a_run_goes_on_in_the_folder_of_its_checkpoint():
 def test_new_folders_count_up_and_are_never_shared():
     assert [run_folder("tiny", None) for _ in range(2)] == [Path("runs/tiny/1"), Path("runs/tiny/2")]
     Path("runs/tiny/7").mkdir()
-    assert run_folder("tiny", None) == Path("runs/tiny/8") and os.environ[RUN_FOLDER] == "runs/tiny/8"
+    assert run_folder("tiny", None) == Path("runs/tiny/8") == runs.made
     assert not claimed(Path("runs/tiny/8"))
 
 
-def test_further_processes_use_the_folder_of_the_first(monkeypatch):
-    run_folder("tiny", None)
+def test_further_processes_make_no_folder_and_remove_none(monkeypatch):
+    Path("runs/tiny/1").mkdir(parents=True)
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert run_folder("tiny", None) == Path("runs/tiny/1")
-    monkeypatch.delenv(RUN_FOLDER)
     assert run_folder("tiny", None) == Path("runs/tiny"), "which it is, the first process tells later"
-    monkeypatch.setenv(RUN_FOLDER, "runs/tiny/1")
     discard_empty_run()
     assert Path("runs/tiny/1").is_dir()
     monkeypatch.setenv("LOCAL_RANK", "0")
+    assert run_folder("tiny", None) == Path("runs/tiny/2")
     discard_empty_run()
-    assert not Path("runs/tiny/1").exists()
+    assert Path("runs/tiny/1").is_dir() and not Path("runs/tiny/2").exists()
 
 
 def test_an_experiment_is_named_after_its_files():
@@ -242,17 +244,17 @@ def what_another_process_finds(folder: Path) -> str:
 
 
 def taken(folder: Path) -> str:
-    runs.HELD.clear()  # a fork knows what its parent holds, which another process would not
+    runs.held = None  # a fork knows what its parent holds, which another process would not
     return what_another_process_finds(folder)
 
 
 def test_a_folder_is_one_process_s_until_it_lets_go_or_ends(tmp_path):
     hold(tmp_path)
     hold(tmp_path)  # as after a rollback
-    kept = dict(runs.HELD)
+    kept = runs.held
     said = taken(tmp_path)
     assert f"process {os.getpid()} on " in said and f"is training in {tmp_path}" in said and "Wait until" in said
-    runs.HELD.update(kept)
+    runs.held = kept
     release()
     assert what_another_process_finds(tmp_path) == "held", "and ended"
     hold(tmp_path)
@@ -272,16 +274,41 @@ def test_where_there_are_no_locks_a_run_goes_on_without(tmp_path, monkeypatch, n
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(runs.fcntl, "lockf", refuse)
-    hold(tmp_path)
+    with pytest.warns(UserWarning, match=r"can't be locked .* nothing keeps a second run") as said:
+        hold(tmp_path)
+        hold(tmp_path)
+    assert len(said) == 1
     monkeypatch.setattr(runs, "fcntl", None)  # Windows
     release()
-    hold(tmp_path)
-    hold(tmp_path / "nowhere")
+    with pytest.warns(UserWarning, match="no record locks on this system"):
+        hold(tmp_path)
 
 
 def test_a_folder_that_can_not_be_written_is_not_held(tmp_path):
-    hold(tmp_path / "nowhere")
-    assert not runs.HELD
+    with pytest.warns(UserWarning, match="nowhere can't be locked"):
+        hold(tmp_path / "nowhere")
+    assert runs.held is None
+
+
+class FullFile(io.StringIO):
+    """A file of which the disk takes no more."""
+
+    name = "full"
+
+    def flush(self) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    def close(self) -> None:
+        super().close()
+        raise OSError(errno.ENOSPC, "no space")
+
+
+def test_a_full_disk_keeps_no_run_from_its_lock_nor_from_letting_go(monkeypatch):
+    monkeypatch.setattr(runs.fcntl, "lockf", lambda file, kind: None)
+    runs.held = FullFile()
+    runs.lock(runs.held)
+    release()
+    assert runs.held is None
 
 
 def test_a_run_that_failed_leaves_no_lock_either():
@@ -289,3 +316,26 @@ def test_a_run_that_failed_leaves_no_lock_either():
     hold(folder)
     discard_empty_run()
     assert not folder.exists()
+
+
+def test_what_lies_beyond_where_a_run_goes_on_is_kept_in_a_folder_of_its_own(tmp_path):
+    for images in (8, 16, 24):
+        saved(tmp_path, images)
+    saved(tmp_path, 16, "best.ckpt")
+    with pytest.warns(UserWarning, match=r"goes on from 16 images.*abandoned_1 \(images_000000024\.ckpt\)"):
+        set_aside(tmp_path, 16)
+    assert checkpoints(tmp_path) == ["best.ckpt", "images_000000008.ckpt", "images_000000016.ckpt"]
+    with pytest.warns(UserWarning, match=r"abandoned_2 \(images_000000016\.ckpt, best\.ckpt\)"):
+        set_aside(tmp_path, 8)
+    aside = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("abandoned_*/*"))
+    assert aside == ["abandoned_1/images_000000024.ckpt", "abandoned_2/best.ckpt", "abandoned_2/images_000000016.ckpt"]
+    assert read_checkpoint(tmp_path / aside[0])["state_dict"]["_extra_state"]["images_seen"] == 24
+    set_aside(tmp_path, 8)
+    assert not (tmp_path / "abandoned_3").exists(), "nothing was beyond"
+
+
+def test_a_damaged_best_is_left_where_it_is(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/best.ckpt").write_bytes(b"PK")
+    set_aside(tmp_path, 8)
+    assert checkpoints(tmp_path) == ["best.ckpt"]

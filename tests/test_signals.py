@@ -6,12 +6,15 @@ import os
 import signal
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from lightning.pytorch import Callback
+from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
+from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 
-from lightning_avatars.callbacks.run import Run
+from lightning_avatars.callbacks.run import Run, all_end_with
 from lightning_avatars.launch import LAUNCHER, status
 from lightning_avatars.signals import NOTED, Signals
 from tests.conf.faults import checkpoints, equal, training_state
@@ -143,17 +146,47 @@ def test_a_signal_before_the_first_batch_ends_the_run_with_its_status(tmp_path):
     assert stop.value.code == 128 + signal.SIGTERM and checkpoints(tmp_path) == []
 
 
-def test_a_process_that_lightning_started_notes_a_signal_and_leaves_the_status_to_the_first(monkeypatch):
+def test_a_process_that_lightning_started_leaves_the_status_to_the_first(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setenv(LAUNCHER, "1")
-    signals = Signals()
-    signals.install()
-    signals.leave_at_once()
-    os.kill(os.getpid(), signal.SIGTERM)
-    signals.remove()
-    assert signals.received == signal.SIGTERM and status(signal.SIGTERM) == 0
+    assert status(signal.SIGTERM) == 0
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")  # torchrun wants to know of each
     assert status(signal.SIGTERM) == 128 + signal.SIGTERM
+
+
+@pytest.mark.parametrize(
+    ("world", "started", "alone"),
+    [(1, None, True), (1, 0, True), (2, 1, True), (2, None, False), (2, 0, False), (4, 1, False)],
+)
+def test_none_leaves_at_once_who_would_leave_others_behind(world, started, alone):
+    launcher = None if started is None else SimpleNamespace(procs=[None] * started)
+    assert all_end_with(SimpleNamespace(world_size=world, strategy=SimpleNamespace(launcher=launcher))) is alone
+
+
+def test_a_validation_that_was_due_and_can_not_be_made_does_not_keep_a_batch_from_being_saved(tmp_path):
+    run = {"images": 96, "validate_every": 32, "save_every": 0}
+    with pytest.raises(SystemExit):
+        fit(game(), tmp_path, callbacks=[Run(**run), Sender(signal.SIGTERM, 32, in_validation=True)])
+    path = tmp_path / "checkpoints/images_000000032.ckpt"
+    with pytest.raises(SystemExit):
+        told = [Run(**run), Sender(signal.SIGTERM, 64)]
+        fit(game(), tmp_path, ckpt_path=path, limit_val_batches=0, callbacks=told)
+    assert checkpoints(tmp_path)[-1] == "images_000000072.ckpt"
+
+
+def test_lightning_handles_no_signals_while_a_run_trains_and_may_again_when_it_has(tmp_path, monkeypatch):
+    class Look(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor()
+
+    called: list[str] = []
+    monkeypatch.setattr(_TrainingEpochLoop, "_broadcast_sigterm_tensor", lambda loop: called.append("broadcast"))
+    monkeypatch.setattr(_SignalConnector, "register_signal_handlers", lambda connector: called.append("registered"))
+    trainer = fit(game(), tmp_path, callbacks=[Look(), Run(images=16, validate_every=0)])
+    assert called == []
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor()
+    trainer._signal_connector.register_signal_handlers()
+    assert called == ["broadcast", "registered"]
 
 
 def test_a_run_whose_weights_are_no_numbers_obeys_too(tmp_path):

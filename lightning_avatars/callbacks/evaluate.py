@@ -50,7 +50,7 @@ class SampleQuality(Callback):
         self.images, self.names, self.reference = images, extractors, reference
         self.every, self.block, self.enabled = every, block, enabled
         self.extractors: list[Extractor] = []
-        self.scored = False
+        self.scored_at: int | None = None  # images seen at the latest scores
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if not self.enabled or stage == "predict" or not isinstance(pl_module, GenerativeModule):
@@ -61,11 +61,11 @@ class SampleQuality(Callback):
         self.count = default_count(self.real) if self.images is None else self.images
         check_counts(self.count, self.real)
 
-    def state_dict(self) -> dict[str, bool]:
-        return {"scored": self.scored}
+    def state_dict(self) -> dict[str, int | None]:
+        return {"scored_at": self.scored_at}
 
-    def load_state_dict(self, state_dict: dict[str, bool]) -> None:
-        self.scored = state_dict["scored"]
+    def load_state_dict(self, state_dict: dict[str, int | None]) -> None:
+        self.scored_at = state_dict.get("scored_at")
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.due(trainer, pl_module):
@@ -75,11 +75,10 @@ class SampleQuality(Callback):
         self.evaluate(trainer, pl_module, "test")
 
     def due(self, trainer: Trainer, module: GenerativeModule) -> bool:
-        """Tell whether a multiple of ``every`` was crossed since the validation before; always outside of fit."""
-        if not self.every or not self.scored or trainer.should_stop or trainer.state.fn != TrainerFn.FITTING:
+        """Tell whether a multiple of ``every`` was crossed since the latest scores; always outside of fit."""
+        if not self.every or self.scored_at is None or trainer.should_stop or trainer.state.fn != TrainerFn.FITTING:
             return True  # the first one too, for callbacks that monitor a score must find it
-        interval = trainer.val_check_interval * trainer.datamodule.batch_size
-        return module.images_seen // self.every != (module.images_seen - interval) // self.every
+        return module.images_seen // self.every != self.scored_at // self.every
 
     def evaluate(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         """Score, log and write."""
@@ -90,5 +89,5 @@ class SampleQuality(Callback):
         result = score_samples(
             module, self.real, self.extractors, self.count, block=self.block, track=tracker(trainer)
         )  # fmt: skip
-        self.scored = True
+        self.scored_at = module.images_seen
         publish(trainer, module, stage, result)

@@ -11,7 +11,7 @@ from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from lightning_avatars.checkpoints import last_good, read_checkpoint, write
+from lightning_avatars.checkpoints import images_of, last_good, read_checkpoint, write
 from lightning_avatars.data.base import Batch
 from lightning_avatars.families.base import FaceModule, GenerativeModule
 from lightning_avatars.images import to_float
@@ -61,7 +61,7 @@ class Guard(Callback):
         if every < 0 or rollbacks < 0:
             raise ValueError(f"guard.every and guard.rollbacks must be at least 0, got {every} and {rollbacks}")
         self.every, self.rollbacks = every, rollbacks
-        self.counts = {"lost": 0, "exploded": 0, "won": 0, "alike": 0, "varied": 0, "gone_back": 0}
+        self.counts = {"lost": 0, "exploded": 0, "won": 0, "alike": 0, "varied": 0, "gone_back": 0, "back_to": 0}
 
     def state_dict(self) -> dict[str, int]:
         return dict(self.counts)
@@ -99,7 +99,7 @@ class Guard(Callback):
             checkpoint = trainer.strategy.broadcast(self.turned_back(folder) if trainer.is_global_zero else None)
             if checkpoint is not None:
                 raise Rollback(checkpoint, module.seed + 1, seen)
-            raise Diverged(f"{seen}: the run has diverged, and there is no checkpoint to go back to")
+            raise Diverged(f"{seen}: the run has diverged, and there is no checkpoint that it can go back to")
         raise Diverged(
             f"{seen}: the run has diverged and can't go on. Its checkpoints in {folder} are whole. Try a lower "
             "learning rate, clip_gradients, a higher weight of R1, or trainer.precision 32-true in place of 16-mixed; "
@@ -107,12 +107,23 @@ class Guard(Callback):
         )
 
     def turned_back(self, folder: Path) -> Path | None:
-        """Note in the last good checkpoint that the run comes back to it, for all that ever go on from there."""
+        """Note in the last good checkpoint that the run comes back to it, for all that ever go on from there.
+
+        Where it came back to the same one before, what goes wrong may have begun in it: the one before it is taken.
+        """
         path = last_good(folder)
-        if path is not None:
-            saved = read_checkpoint(path)
-            saved["callbacks"].setdefault(self.state_key, {})["gone_back"] = self.counts["gone_back"] + 1
+        if path is not None and images_of(path) == self.counts["back_to"]:
+            path = last_good(folder, before=images_of(path)) or path
+        if path is None:
+            return None
+        saved = read_checkpoint(path)
+        noted = {"gone_back": self.counts["gone_back"] + 1, "back_to": images_of(path)}
+        saved["callbacks"].setdefault(self.state_key, {}).update(noted)
+        try:
             write(saved, path, None)
+        except OSError as error:  # other processes wait to be told
+            rank_zero_warn(f"the run can't go back to {path}, for the disk refuses a note of that in it ({error})")
+            return None
         return path
 
     def count(self, name: str, seen: bool) -> int:

@@ -17,6 +17,7 @@ from lightning_avatars.evaluation.passport import device_name, facts_of, version
 from lightning_avatars.evaluation.scores import Result, Score, read_results, write_results
 from lightning_avatars.families.base import FaceModule
 from lightning_avatars.families.recognition import Recognition
+from lightning_avatars.runs import RESULTS
 
 
 class RecognitionQuality(Callback):
@@ -60,7 +61,7 @@ def keep(trainer: Trainer, module: FaceModule, stage: str, result: Result) -> No
     """Add a result to the run's ``results.json``, in place of one of the same stage, images seen and set."""
     if not trainer.is_global_zero:
         return
-    path = Path(trainer.default_root_dir) / "results.json"
+    path = Path(trainer.default_root_dir) / RESULTS
     kept = kept_results(path)
     same = [r for r in kept if (r["stage"], r["images_seen"], r["set"]) == (stage, module.images_seen, result.set)]
     training = training_speed(trainer, module) or next((r["training"] for r in same), None)
@@ -81,9 +82,10 @@ def kept_results(path: Path) -> list[dict[str, Any]]:
 
 
 def training_speed(trainer: Trainer, module: FaceModule) -> dict[str, float] | None:
-    """Seconds of training since this start, and images per second; None where nothing was trained."""
+    """Seconds of training since this start, and images per second; None where nothing was trained since."""
     run = next((callback for callback in trainer.callbacks if isinstance(callback, Run)), None)
-    if run is None or not run.started:
+    images = module.images_seen - run.first_image if run is not None and run.started else 0
+    if not images:  # as where a validation is made that was due when the checkpoint was saved
         return None
     seconds = run.training_seconds()
-    return {"seconds": round(seconds, 1), "images_per_second": round((module.images_seen - run.first) / seconds, 1)}
+    return {"seconds": round(seconds, 1), "images_per_second": round(images / seconds, 1)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
-import signal
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -15,15 +15,15 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_avatars.callbacks.guard import finite
-from lightning_avatars.checkpoints import BEST, FOLDER, WholeFiles, by_age, set_aside
+from lightning_avatars.checkpoints import BEST, FOLDER, WholeFiles, by_age
 from lightning_avatars.data.base import Batch
 from lightning_avatars.disk import put_in_place, spared
 from lightning_avatars.evaluation.scores import direction
 from lightning_avatars.launch import status
+from lightning_avatars.runs import set_aside
 from lightning_avatars.signals import Signals
 from lightning_avatars.strategies import PhaseDDP
 
@@ -34,11 +34,12 @@ class Run(Checkpoint):
     """Validate, save and stop at milestones in images; checkpoints go to the run's folder.
 
     On SIGTERM or SIGUSR1, to any of the processes, a checkpoint is saved after the batch (where there are several
-    processes after at most eight) and the run ends with the exit status 128 + the signal's number. A validation is left
-    when the signal comes: the checkpoint from before it knows that it is due, and the run that goes on makes it first.
-    So the time of eight batches and of writing a checkpoint is enough between a signal and the end. Only a signal to
-    none but a process that Lightning itself started is obeyed after the validation. A full disk costs checkpoints, and
-    not the run.
+    processes after at most eight) and the run ends with the exit status 128 + the signal's number. So the time of eight
+    batches and of writing a checkpoint is enough between a signal and the end, but for validations: a process that is
+    alone leaves one when the signal comes, and so does the first of those that Lightning started on one machine, which
+    all end with it. Others end it first, for none of them may leave without the rest. Where the time is too short for
+    that, nothing is lost: the checkpoint from before a validation knows that it is due, and the run that goes on makes
+    it first. A full disk costs checkpoints, and not the run.
 
     Args:
         images: Images after which the run ends.
@@ -68,7 +69,7 @@ class Run(Checkpoint):
         self.files, self.signals = WholeFiles(save_beside), Signals()
         self.due, self.validation_due, self.told = False, False, 0
         self.started = self.paused = self.validation_started = 0.0
-        self.first = 0
+        self.first_image = 0
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "best_value": self.best_value, "validation_due": self.validation_due}
@@ -82,32 +83,31 @@ class Run(Checkpoint):
         trainer.strategy.checkpoint_io = self.files
         if stage != "fit":
             return
-        environment = trainer._accelerator_connector.cluster_environment
-        if isinstance(environment, SLURMEnvironment):
-            environment.auto_requeue = (
-                False  # its handlers save in the middle of a batch; `sbatch --requeue` asks for it
-            )
-        interval = self.validate_every or self.images
-        trainer.val_check_interval = math.ceil(interval / trainer.datamodule.batch_size)
+        self.signals.install()
+        for owner, name in lightnings_signals(trainer):
+            setattr(owner, name, lambda: None)
+        trainer.val_check_interval = sys.maxsize  # batches, of which Lightning must not make validations by itself
         if trainer.is_global_zero:
             for unfinished in self.folder(trainer).glob("*.part"):
                 unfinished.unlink()  # of a run that was killed while saving
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.received_sigterm:  # by Lightning, since data was prepared: there is nothing to save
-            raise SystemExit(status(signal.SIGTERM))
-        self.signals.install()
-        self.started, self.paused, self.first = time.monotonic(), 0.0, pl_module.images_seen
+        self.listen(trainer)
+        self.obey(trainer)  # there is nothing to save yet
+        check_start(trainer, pl_module)
+        self.started, self.paused, self.first_image = time.monotonic(), 0.0, pl_module.images_seen
         trainer.should_stop = pl_module.images_seen >= self.images
         if trainer.is_global_zero:
             set_aside(Path(trainer.default_root_dir), pl_module.images_seen)
         if not (self.folder(trainer) / BEST).is_file():
             self.best_value = math.nan  # of another folder, or of a file that was removed
-        if self.validation_due:
+        if self.validation_due and trainer.enable_validation:
             self.validate(trainer, pl_module)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.validation_started = time.monotonic()
+        if self.validation_due and all_end_with(trainer):
+            self.signals.leave_at_once()
 
     def training_seconds(self) -> float:
         """Seconds since training started here, validations aside."""
@@ -116,20 +116,18 @@ class Run(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: Batch, batch_idx: int
     ) -> None:
-        seen, size = pl_module.images_seen, trainer.datamodule.batch_size
+        seen, batches = pl_module.images_seen, trainer.fit_loop.total_batch_idx + 1
+        before = seen - trainer.datamodule.batch_size
         trainer.should_stop = trainer.should_stop or seen >= self.images
-        batches = trainer.fit_loop.total_batch_idx + 1
         self.validation_due = trainer.enable_validation and (
-            trainer.should_stop or batches % trainer.val_check_interval == 0
+            trainer.should_stop or crossed(self.validate_every, before, seen)
         )
+        trainer.val_check_batch = batches if self.validation_due else batches + 1  # Lightning looks if it divides them
         if self.validation_due or trainer.world_size == 1 or batches % LISTEN_EVERY == 0:
             self.listen(trainer)
-        crossed = self.save_every > 0 and seen // self.save_every != (seen - size) // self.save_every
-        self.due = crossed or trainer.should_stop
+        self.due = trainer.should_stop or crossed(self.save_every, before, seen)
         if self.due or self.told or self.validation_due:
             self.save(trainer, pl_module)
-        if self.validation_due:
-            self.signals.leave_at_once()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.paused += time.monotonic() - self.validation_started
@@ -144,21 +142,22 @@ class Run(Checkpoint):
             self.save(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.finish()
+        self.finish(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self.finish()
+        self.finish(trainer)
 
-    def finish(self) -> None:
+    def finish(self, trainer: Trainer) -> None:
         """Wait for the last checkpoint and give the signals back."""
         self.files.finish()
         self.signals.remove()
+        for owner, name in lightnings_signals(trainer):
+            vars(owner).pop(name, None)
 
     def validate(self, trainer: Trainer, module: LightningModule) -> None:
         """Make the validation that was due when the checkpoint was saved from which this run goes on."""
         self.due = True
         self.save(trainer, module)  # it may have come from another folder, or be the best one, which has another name
-        self.signals.leave_at_once()
         loop = trainer.fit_loop.epoch_loop.val_loop
         loop.restarting = False
         trainer.validating = True
@@ -173,6 +172,13 @@ class Run(Checkpoint):
             dist.all_reduce(highest, dist.ReduceOp.MAX)
             number = int(highest)
         self.told = self.told or number
+
+    def obey(self, trainer: Trainer) -> None:
+        """End the run, all processes together, where a signal has asked for it."""
+        if self.told:
+            self.files.finish()
+            trainer.strategy.barrier()
+            raise SystemExit(status(self.told))
 
     def score(self, trainer: Trainer) -> float:
         """Return the score that is watched, where it is better than ever before; else NaN."""
@@ -216,12 +222,47 @@ class Run(Checkpoint):
             path = self.path(trainer, module)
             self.files.then = partial(self.tidy, path)
             trainer.save_checkpoint(path)
-        if self.told:
-            self.files.finish()
-            trainer.strategy.barrier()
-            raise SystemExit(status(self.told))
+        self.obey(trainer)
 
     def tidy(self, path: Path) -> None:
         """Remove all but the newest checkpoints, of which this is one."""
         for old in by_age(path.parent.parent)[: -self.keep]:
-            old.unlink()
+            old.unlink(missing_ok=True)
+
+
+def crossed(every: int, before: int, seen: int) -> bool:
+    """Tell whether a batch has crossed a multiple of ``every`` images; never where that is 0."""
+    return every > 0 and seen // every != before // every
+
+
+def lightnings_signals(trainer: Trainer) -> list[tuple[object, str]]:
+    """List the methods by which Lightning handles signals, which are switched off while a run trains.
+
+    Its handlers broadcast, or save in the middle of a batch. What only they could have set, processes tell each other
+    in every batch.
+    """
+    return [
+        (trainer._signal_connector, "register_signal_handlers"),
+        (trainer.fit_loop.epoch_loop, "_broadcast_sigterm_tensor"),
+    ]
+
+
+def all_end_with(trainer: Trainer) -> bool:
+    """Tell whether no process is left behind when this one leaves: it is alone, or has started all the others."""
+    launcher = trainer.strategy.launcher
+    return trainer.world_size - 1 == (0 if launcher is None else len(launcher.procs))
+
+
+def check_start(trainer: Trainer, module: LightningModule) -> None:
+    """Raise, on all processes, where they would train from different places.
+
+    Each finds the newest checkpoint for itself, and to one of them a file system may show a folder as it was.
+    """
+    own = (module.images_seen, module.seed)
+    first = trainer.strategy.broadcast(own)
+    if not trainer.strategy.reduce_boolean_decision(own == first):
+        raise RuntimeError(
+            "processes would go on from different checkpoints, for not all of them see the newest one: the first after "
+            f"{first[0]:,} images with seed {first[1]}, this one after {own[0]:,} with {own[1]}. Start again in a "
+            "minute, or name the checkpoint in --ckpt_path"
+        )

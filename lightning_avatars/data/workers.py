@@ -6,15 +6,15 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from multiprocessing.process import BaseProcess
 from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import track
+
+from lightning_avatars.launch import end_after
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -35,13 +35,7 @@ def live_with_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
-        threading.Thread(target=follow, args=(parent,), daemon=True).start()
-
-
-def follow(parent: BaseProcess) -> None:
-    """End this process when its parent has ended."""
-    parent.join()
-    os._exit(1)
+        end_after(parent.join)
 
 
 def in_order(pool: Executor, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:

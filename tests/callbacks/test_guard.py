@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import warnings
@@ -14,6 +15,7 @@ from lightning.pytorch import Callback
 
 from lightning_avatars.callbacks.guard import CHECKS, Diverged, Guard, Rollback, finite, variety
 from lightning_avatars.callbacks.run import Run
+from lightning_avatars.checkpoints import images_of
 from lightning_avatars.cli import main
 from lightning_avatars.terms.base import Term
 from tests.conf.faults import checkpoints, equal, training_state
@@ -103,7 +105,31 @@ def test_without_a_checkpoint_there_is_nowhere_to_go_back_to(tmp_path, monkeypat
     often = ["--run.save_every", "0", "--guard.every", "8", "--guard.rollbacks", "3"]
     with pytest.raises(SystemExit) as stop:
         main(["fit", "-c", TINY, *QUIET, *often, *poisoned(at=8)])
-    assert stop.value.code == 2 and "there is no checkpoint to go back to" in capsys.readouterr().err
+    assert stop.value.code == 2 and "there is no checkpoint that it can go back to" in capsys.readouterr().err
+
+
+def test_a_second_rollback_in_a_row_to_the_same_checkpoint_goes_to_the_one_before(tmp_path):
+    path, went_to = None, []
+    for _ in range(3):
+        callbacks = [Guard(8, 3), Run(images=96, validate_every=0, save_every=16, keep=9)]
+        with pytest.raises(Rollback) as back:
+            fit(game(generator_terms={"poison": Poison(56)}), tmp_path, ckpt_path=path, callbacks=callbacks)
+        path = back.value.checkpoint
+        went_to.append(images_of(path))
+    assert went_to == [48, 32, 48], "by then 48 is another one, which it has not gone back to"
+
+
+def test_a_rollback_that_a_full_disk_takes_no_note_of_ends_the_run(tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr("lightning_avatars.callbacks.guard.write", full)
+    with (
+        pytest.raises(Diverged, match="no checkpoint that it can go back to"),
+        pytest.warns(UserWarning, match=r"can't go back to .*images_000000048\.ckpt, for the disk refuses"),
+    ):
+        callbacks = [Guard(8, 1), Run(images=96, validate_every=0, save_every=16)]
+        fit(game(generator_terms={"poison": Poison(48)}), tmp_path, callbacks=callbacks)
 
 
 def test_a_rollback_waits_for_the_checkpoint_that_is_being_written(tmp_path):

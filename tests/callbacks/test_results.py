@@ -70,13 +70,18 @@ def test_an_entry_has_what_the_schema_says(tmp_path):
 
 def test_the_speed_of_training_is_kept_when_the_same_weights_are_scored_again(tmp_path, monkeypatch):
     run = Run(images=100)
-    run.started, run.first = 1.0, 20
+    run.started, run.first_image = 1.0, 20
     monkeypatch.setattr(run, "training_seconds", lambda: 4.0)
     keep(trainer(tmp_path, run), module(100), "val", result())
     keep(trainer(tmp_path), module(100), "val", result(again=1.0))
     (found,) = results(tmp_path)
     assert found["training"] == {"seconds": 4.0, "images_per_second": 20.0}
     assert found["scores"] == {"again": scored(1.0)}
+    run.first_image = 100  # it went on from there, and has trained nothing since
+    keep(trainer(tmp_path, run), module(100), "val", result())
+    assert results(tmp_path)[0]["training"] == found["training"]
+    keep(trainer(tmp_path / "moved", run), module(100), "val", result())
+    assert results(tmp_path / "moved")[0]["training"] is None
 
 
 def test_a_run_that_never_trained_tells_no_speed(tmp_path):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import json
 import math
 
 import pytest
 from lightning.pytorch import Callback
 
+from lightning_avatars.callbacks.evaluate import SampleQuality
 from lightning_avatars.callbacks.run import Run
 from lightning_avatars.checkpoints import read_checkpoint
 from tests.conf.training import fit, game
@@ -35,6 +37,29 @@ def test_validates_at_intervals_in_images_and_once_more_at_the_end(tmp_path):
     fit(game(), tmp_path, callbacks=[seen, Run(images=56, validate_every=16, save_every=0)])
     assert seen.at == [16, 32, 48, 56]
     assert names(tmp_path) == ["images_000000048.ckpt", "images_000000056.ckpt"], "each is saved before it validates"
+
+
+def test_validations_and_checkpoints_of_one_interval_are_of_the_same_batches(tmp_path):
+    seen, scored = Validations(), SampleQuality(images=20, every=40)
+    fit(game(), tmp_path, callbacks=[seen, scored, Run(images=96, validate_every=20, save_every=20, keep=9)])
+    assert seen.at == [24, 40, 64, 80, 96]
+    assert names(tmp_path) == [f"images_{images:09d}.ckpt" for images in seen.at]
+    results = json.loads((tmp_path / "results.json").read_text())["results"]
+    assert [r["images_seen"] for r in results] == [24, 40, 80, 96], "the first, where 40 are crossed, and the last"
+
+
+@pytest.mark.parametrize(("images", "every", "at"), [(48, 48, [96, 144, 160]), (56, 0, [168])])
+def test_another_batch_size_validates_after_as_many_images_as_before(tmp_path, images, every, at):
+    fit(game(), tmp_path, callbacks=[Run(images=images, validate_every=every, save_every=0)])
+    seen, checkpoint = Validations(), tmp_path / f"checkpoints/images_{images:09d}.ckpt"
+    run = Run(images=160, validate_every=every, save_every=0)
+    fit(game(), tmp_path, ckpt_path=checkpoint, batch_size=16, callbacks=[seen, run])
+    assert seen.at == at
+
+
+def test_a_checkpoint_that_something_else_has_removed_is_no_matter(tmp_path, monkeypatch):
+    monkeypatch.setattr("lightning_avatars.callbacks.run.by_age", lambda folder: [tmp_path / "a", tmp_path / "b"])
+    Run(keep=1).tidy(tmp_path / "checkpoints/b")
 
 
 def test_a_resumed_run_makes_the_validations_that_are_left(tmp_path):

@@ -34,7 +34,12 @@ def game(conditional: bool = False, normalized: bool = False, **arguments: Any) 
 
 
 def fit(
-    module: Adversarial, folder: Path, images: int = 40, ckpt_path: Path | None = None, **arguments: Any
+    module: Adversarial,
+    folder: Path,
+    images: int = 40,
+    ckpt_path: Path | None = None,
+    batch_size: int = 8,
+    **arguments: Any,
 ) -> Trainer:
     """Train a game on tiny faces."""
     run = Run(images=images, validate_every=0, save_every=16)
@@ -52,7 +57,7 @@ def fit(
         num_sanity_val_steps=0,
         **arguments,
     )
-    trainer.fit(module, FaceData(TinyFaces(), resolution=8, batch_size=8), ckpt_path=ckpt_path)
+    trainer.fit(module, FaceData(TinyFaces(), resolution=8, batch_size=batch_size), ckpt_path=ckpt_path)
     return trainer
 
 

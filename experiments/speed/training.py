@@ -2,8 +2,8 @@
 
 python -m experiments.speed.training
 
-Every segment of a run is a process of its own, whose memory is its own too. What is compared takes turns, and the ratio
-of each pair of neighbours is taken; medians are reported.
+`fit` trains, and every few batches it waits while the loop trains as many of its own, so that other work on the machine
+hits both. Memory, and one process against two, are measured in processes of their own.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import socket
 import tempfile
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
@@ -20,6 +21,7 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
+import omegaconf  # noqa: F401 - the command line has it too before training begins
 import torch
 import yaml
 from jsonargparse import ArgumentParser, auto_cli
@@ -44,6 +46,7 @@ from lightning_avatars.terms.gradients import squared_gradient
 
 HERE = Path(__file__).parent
 RESULTS, PAGE = HERE / "training.json", HERE / "README.md"
+BETWEEN = 20  # batches of either, before the other's turn comes
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ class Case:
     threads: int = 2
 
 
-CPU = (Case("dcgan", 32, 64, batches=800), Case("r3gan", 64, 32, batches=100))
+CPU = (Case("dcgan", 32, 64, batches=1000), Case("r3gan", 64, 32, batches=60))
 GPU = (
     Case("dcgan", 64, 256, device="cuda", precision="bf16-mixed"),
     Case("r3gan", 64, 256, device="cuda", precision="bf16-mixed"),
@@ -86,7 +89,7 @@ def training(rounds: int = 5, device: str = "auto", batches: int | None = None, 
     """Measure the overhead of each case, and one process against two; write ``training.json`` and the page's tables.
 
     Args:
-        rounds: Segments of each kind.
+        rounds: Runs of each kind.
         device: ``cpu``, ``cuda`` or ``auto``.
         batches: Timed batches of a segment, instead of each case's own.
         write: Whether to write what was found; else it is only shown.
@@ -95,12 +98,12 @@ def training(rounds: int = 5, device: str = "auto", batches: int | None = None, 
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     cases = [replace(case, batches=batches or case.batches) for case in (GPU if chosen == "cuda" else CPU)]
     found: dict[str, Any] = {"hardware": hardware(chosen), "torch": torch.__version__, "rounds": rounds}
-    found["overhead"] = [compared({"loop": (plain, case), "fit": (fitted, case)}, rounds) for case in cases]
+    found["overhead"] = [overhead(case, rounds) for case in cases]
     if chosen == "cpu":
-        one = replace(cases[0], threads=1, batches=cases[0].batches // 4)
+        one = replace(cases[0], threads=1, batches=cases[0].batches // 8)
         ways = {"1 process": one, "1 process, 2 threads": replace(one, threads=2)}
         ways["2 processes"] = replace(one, processes=2)
-        found["scaling"] = compared({name: (fitted, case) for name, case in ways.items()}, rounds)
+        found["scaling"] = scaling(ways, rounds)
     print(json.dumps(found, indent=1))
     if write:
         known = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
@@ -109,25 +112,39 @@ def training(rounds: int = 5, device: str = "auto", batches: int | None = None, 
         fill(PAGE, "training", "\n".join(line for one in known.values() for line in tables(one)))
 
 
-def compared(ways: dict[str, tuple[Any, Case]], rounds: int) -> dict[str, Any]:
-    """Let ways to train take turns; each is compared with the first of its round."""
-    turns = [{name: together(work, case) for name, (work, case) in ways.items()} for _ in range(rounds)]
-    first, case = next(iter(ways)), next(iter(ways.values()))[1]
-    row: dict[str, Any] = {"case": asdict(case), "ways": {}}
+def overhead(case: Case, rounds: int) -> dict[str, Any]:
+    """Measure what a batch costs more by ``fit``, in milliseconds, and the memory of both."""
+    runs = [together(interleaved, case) for _ in range(rounds)]
+    short = replace(case, batches=20)
+    row = {
+        "case": asdict(case),
+        "loop_images_per_second": round(median(run["loop"] for run in runs), 1),
+        "fit_images_per_second": round(median(run["fit"] for run in runs), 1),
+        "ratios": [round(run["fit"] / run["loop"], 4) for run in runs],
+        "milliseconds": round(median(1e3 * case.batch_size * (1 / run["fit"] - 1 / run["loop"]) for run in runs), 2),
+        "loop_peak_bytes": together(plain, short)["peak"],
+        "fit_peak_bytes": together(fitted, short)["peak"],
+    }
+    print(json.dumps(row), flush=True)
+    return row
+
+
+def scaling(ways: dict[str, Case], rounds: int) -> dict[str, Any]:
+    """Let numbers of processes take turns; each is compared with the first of its round."""
+    turns = [{name: together(fitted, case) for name, case in ways.items()} for _ in range(rounds)]
+    first = next(iter(ways))
+    row: dict[str, Any] = {"case": asdict(ways[first]), "ways": {}}
     for name in ways:
         row["ways"][name] = {
-            "images_per_second": round(median(turn[name]["rate"] for turn in turns), 1),
-            "ratio": round(median(turn[name]["rate"] / turn[first]["rate"] for turn in turns), 4),
-            "milliseconds": round(
-                median(1e3 * case.batch_size * (1 / turn[name]["rate"] - 1 / turn[first]["rate"]) for turn in turns), 2
-            ),
+            "images_per_second": round(median(turn[name]["fit"] for turn in turns), 1),
+            "ratio": round(median(turn[name]["fit"] / turn[first]["fit"] for turn in turns), 3),
             "peak_bytes": int(median(turn[name]["peak"] for turn in turns)),
         }
     print(json.dumps(row), flush=True)
     return row
 
 
-def together(work: Any, case: Case) -> dict[str, float]:  # noqa: ANN401 - a function of this module
+def together(work: Any, case: Case) -> dict[str, Any]:  # noqa: ANN401 - a function of this module
     """Run one segment in fresh processes and return what the first of them measured."""
     context = multiprocessing.get_context("spawn")
     with socket.socket() as probe:
@@ -157,11 +174,10 @@ def segment(work: Any, case: Case, rank: int, port: int, answers: SimpleQueue[di
     data = FaceData(Avatars(2_000), case.resolution, case.batch_size)
     data.prepare_data()
     data.setup("fit")
-    rate = work(made(case), data, case)
+    rates = work(data, case)
     if rank == 0:
-        answers.put(
-            {"rate": rate, "peak": torch.cuda.max_memory_allocated() if case.device == "cuda" else high_water()}
-        )
+        peak = torch.cuda.max_memory_allocated() if case.device == "cuda" else high_water()
+        answers.put(rates | {"peak": peak})
 
 
 def made(case: Case) -> Adversarial:
@@ -176,8 +192,20 @@ def made(case: Case) -> Adversarial:
     return parser.instantiate_classes(parser.parse_object({"model": described})).model
 
 
-def plain(module: Adversarial, data: FaceData, case: Case) -> float:
-    """Train the module's networks in a loop that does nothing else; return images per second."""
+def plain(data: FaceData, case: Case) -> dict[str, float]:
+    """Train in a loop that does nothing else; images per second."""
+    loop, warm = looped(made(case), data, case), max(2, case.batches // 10)
+    for number in range(warm + case.batches):
+        if number == warm:
+            synchronise(case.device)
+            started = perf_counter()
+        next(loop)
+    synchronise(case.device)
+    return {"loop": case.batches * data.batch_size / (perf_counter() - started)}
+
+
+def looped(module: Adversarial, data: FaceData, case: Case) -> Iterator[None]:
+    """Train the module's networks, a batch with each step."""
     generator, discriminator = module.generator.to(case.device).train(), module.discriminator.to(case.device).train()
     if case.compile:
         generator.compile()
@@ -187,18 +215,12 @@ def plain(module: Adversarial, data: FaceData, case: Case) -> float:
         for player, network in (("discriminator", discriminator), ("generator", generator))
     }
     penalised = bool(module.terms["discriminator"])
-    loader, started, warm = iter(data.train_dataloader()), 0.0, max(2, case.batches // 10)
-    for number in range(warm + case.batches):
-        if number == warm:
-            synchronise(case.device)
-            started = perf_counter()
-        batch = next(loader)
+    for batch in data.train_dataloader():
         real = batch["image"].to(case.device, non_blocking=True)
         real = to_float(real).contiguous(memory_format=torch.channels_last)
         with torch.autocast(case.device, torch.bfloat16, enabled=case.precision == "bf16-mixed"):
             turns(module, optimizers, real, penalised)
-    synchronise(case.device)
-    return case.batches * data.batch_size / (perf_counter() - started)
+        yield
 
 
 def turns(module: Adversarial, optimizers: dict[str, Optimizer], real: torch.Tensor, penalised: bool) -> None:
@@ -232,31 +254,56 @@ def turns(module: Adversarial, optimizers: dict[str, Optimizer], real: torch.Ten
 
 
 class Clock(Callback):
-    """Times all batches but the first ones.
+    """Times all batches but the first ones; lets a loop of its own train as many, a few at a time.
 
     Args:
         warm: Batches before the clock starts.
+        loop: Trains a batch with each step; None for none.
+        device: What both train on.
     """
 
-    def __init__(self, warm: int) -> None:
-        self.warm, self.seen, self.started, self.seconds = warm, 0, 0.0, 0.0
+    def __init__(self, warm: int, loop: Iterator[None] | None, device: str) -> None:
+        self.warm, self.loop, self.device = warm, loop, device
+        self.seen, self.started, self.seconds, self.loop_seconds = 0, 0.0, 0.0, 0.0
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
-        if self.seen == self.warm:
-            synchronise(pl_module.device.type)
+        if self.seen >= self.warm and (self.seen - self.warm) % BETWEEN == 0:
+            self.pause()
+            self.let_loop(BETWEEN)
             self.started = perf_counter()
+        elif self.seen < self.warm:
+            self.let_loop(1)
+            self.loop_seconds = 0.0
         self.seen += 1
 
+    def pause(self) -> None:
+        """Add what has gone by since the clock was started."""
+        synchronise(self.device)
+        self.seconds += perf_counter() - self.started if self.started else 0.0
+
+    def let_loop(self, batches: int) -> None:
+        """Let the loop train."""
+        started = perf_counter()
+        for _ in range(batches if self.loop is not None else 0):
+            next(self.loop)
+        synchronise(self.device)
+        self.loop_seconds += perf_counter() - started
+
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        synchronise(pl_module.device.type)
-        self.seconds = self.seconds or perf_counter() - self.started
+        self.pause()
+        self.started = 0.0
 
 
-def fitted(module: Adversarial, data: FaceData, case: Case) -> float:
+def interleaved(data: FaceData, case: Case) -> dict[str, float]:
+    """Train by ``fit`` and in a loop, a few batches each at a time; images per second of both."""
+    return fitted(data, case, looped(made(case), data, case))
+
+
+def fitted(data: FaceData, case: Case, loop: Iterator[None] | None = None) -> dict[str, float]:
     """Train by ``fit`` with averages, logs, previews, the guard and a checkpoint in the segment; images per second."""
     warm = max(2, case.batches // 10)
     images = (warm + case.batches) * data.batch_size
-    clock = Clock(warm)
+    clock = Clock(warm, loop, case.device)
     with tempfile.TemporaryDirectory() as folder:
         run = Run(images, validate_every=0, save_every=images // 2)
         callbacks = [run, Preview(images // 2), Guard(images // 4), ImageProgress(), clock]
@@ -265,8 +312,11 @@ def fitted(module: Adversarial, data: FaceData, case: Case) -> float:
             precision=case.precision, default_root_dir=folder, logger=default_loggers(Path(folder), "speed"),
             callbacks=callbacks, strategy=PhaseDDP() if case.processes > 1 else "auto",
         )  # fmt: skip
-        trainer.fit(module, FaceData(data.dataset, data.resolution, data.batch_size))
-    return case.batches * data.batch_size / clock.seconds
+        trainer.fit(made(case), FaceData(data.dataset, data.resolution, data.batch_size))
+    rates = {"fit": case.batches * data.batch_size / clock.seconds}
+    if loop is not None:
+        rates["loop"] = case.batches * data.batch_size / clock.loop_seconds
+    return rates
 
 
 def synchronise(device: str) -> None:
@@ -278,18 +328,20 @@ def synchronise(device: str) -> None:
 def tables(found: dict[str, Any]) -> list[str]:
     """Write what was found on one kind of device."""
     lines = [
-        f"## Training on {found['hardware']}, torch {found['torch']}, medians of {found['rounds']} segments",
+        f"## Training on {found['hardware']}, torch {found['torch']}, medians of {found['rounds']} runs",
         "",
-        "| model | size, batch | precision | loop | `fit` | ratio | a batch costs more | memory, loop | `fit` |",
-        "|---" * 9 + "|",
+        "| model | size, batch | precision | loop | `fit` | ratio | each run | a batch costs | memory, loop | `fit` |",
+        "|---" * 10 + "|",
     ]
     for row in found["overhead"]:
-        case, loop, fit = row["case"], row["ways"]["loop"], row["ways"]["fit"]
+        case = row["case"]
         how = case["precision"] + (", compiled" if case["compile"] else "")
         lines.append(
             f"| {case['model']} | {case['resolution']}², {case['batch_size']} | {how} "
-            f"| {loop['images_per_second']:,.0f}/s | {fit['images_per_second']:,.0f}/s | **{fit['ratio']:.3f}** "
-            f"| {fit['milliseconds']:.2f} ms | {mebibytes(loop)} | {mebibytes(fit)} |"
+            f"| {row['loop_images_per_second']:,.0f}/s | {row['fit_images_per_second']:,.0f}/s "
+            f"| **{median(row['ratios']):.3f}** | {', '.join(f'{ratio:.3f}' for ratio in row['ratios'])} "
+            f"| {row['milliseconds']:.2f} ms more | {mebibytes(row['loop_peak_bytes'])} "
+            f"| {mebibytes(row['fit_peak_bytes'])} |"
         )
     if "scaling" in found:
         case = found["scaling"]["case"]
@@ -299,13 +351,15 @@ def tables(found: dict[str, Any]) -> list[str]:
             "|---|---|---|---|",
         ]
         for name, way in found["scaling"]["ways"].items():
-            lines.append(f"| {name} | {way['images_per_second']:,.0f} | {way['ratio']:.2f} | {mebibytes(way)} |")
+            lines.append(
+                f"| {name} | {way['images_per_second']:,.0f} | {way['ratio']:.2f} | {mebibytes(way['peak_bytes'])} |"
+            )
     return [*lines, ""]
 
 
-def mebibytes(way: dict[str, float]) -> str:
+def mebibytes(peak: float) -> str:
     """Write the most memory that a process held."""
-    return f"{way['peak_bytes'] / 2**20:,.0f} MiB"
+    return f"{peak / 2**20:,.0f} MiB"
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_avatars.data.base import FaceData
+from lightning_avatars.latents import Prior
 
 
 def match_seed(config: Namespace) -> None:
@@ -27,7 +28,11 @@ def match_seed(config: Namespace) -> None:
 
 
 def match_data(model: Namespace, data: Namespace) -> None:
-    """Give the networks the data's resolution, channels and labels; say so where that overrides something."""
+    """Give the networks the data's resolution, channels and labels; say so where that overrides something.
+
+    Raises:
+        ValueError: Labels are asked for that the data has not, or that the networks are not given.
+    """
     served = instantiate_data(data)
     conditional = model.init_args.get("conditional", False)
     facts: dict[str, Callable[[], object]] = {
@@ -35,13 +40,23 @@ def match_data(model: Namespace, data: Namespace) -> None:
         "channels": lambda: served.channels,
         "label_dim": lambda: len(served.label_names) if conditional else 0,
         "label_names": lambda: served.label_names,
+        "code_dim": lambda: code_dim(model),
     }
     for node in classes(model.init_args):
         defaults = inspect.signature(locate(node.class_path)).parameters
         for name in sorted(facts.keys() & vars(node.init_args).keys()):
             given, value = node.init_args[name], facts[name]()
-            if given not in (value, defaults[name].default):
-                rank_zero_warn(f"{node.class_path}: {name} is {given} in the configuration, but the data has {value}")
+            differs = given not in (value, defaults[name].default)
+            if differs and name == "label_dim":
+                has = f"the data has {value} labels" if conditional else "conditional is false: it is given none"
+                raise ValueError(
+                    f"{node.class_path}: label_dim is {given} in the configuration, but {has}. Leave label_dim out, "
+                    "for it comes from the data, and say conditional: true or false"
+                )
+            if differs:
+                source = "prior" if name == "code_dim" else "data"
+                said = f"{name} is {given} in the configuration, but the {source} has {value}"
+                rank_zero_warn(f"{node.class_path}: {said}")
             node.init_args[name] = value
 
 
@@ -70,6 +85,14 @@ def instantiate_data(data: Namespace) -> FaceData:
     parser = ArgumentParser()
     parser.add_class_arguments(FaceData, "data", fail_untyped=False)
     return parser.instantiate_classes(Namespace(data=data.clone())).data
+
+
+def code_dim(model: Namespace) -> int:
+    """Count the numbers that tell the codes of the model's prior."""
+    parser = ArgumentParser()
+    parser.add_subclass_arguments(Prior, "prior")
+    prior = model.init_args.get("prior")
+    return parser.instantiate_classes(Namespace(prior=prior.clone())).prior.code_dim if prior is not None else 0
 
 
 def data_of(config: dict[str, Any]) -> FaceData:

@@ -74,6 +74,30 @@ class Steps(Schedule):
         return reached[-1] if reached else next(iter(self.values.values()))
 
 
+class Growing(Schedule):
+    """A level that rises by ones: each is faded in, then kept (Karras et al. 2018, Sec. A.1).
+
+    It rises without end; networks stop at the level that is their resolution.
+
+    Args:
+        kept: Images for which the first level, and each that was faded in, is kept. The paper has 800,000.
+        faded: Images over which a level is faded in. The paper has 800,000.
+        first: Level at the start: 0 for 4 x 4, 1 for 8 x 8.
+    """
+
+    def __init__(self, kept: int = 800_000, faded: int = 800_000, first: int = 0) -> None:
+        if kept < 0 or faded < 1 or first < 0:
+            raise ValueError(
+                f"a level is kept for 0 images or more and faded in over at least 1, and the first is at least 0; got "
+                f"kept={kept}, faded={faded}, first={first}"
+            )
+        self.kept, self.faded, self.first = kept, faded, first
+
+    def __call__(self, images_seen: int) -> float:
+        whole, rest = divmod(max(images_seen - self.kept, 0), self.kept + self.faded)
+        return self.first + whole + min(rest / self.faded, 1.0)
+
+
 def value_at(value: float | Schedule, images_seen: int) -> float:
     """Evaluate a plain number or a schedule."""
     return value(images_seen) if isinstance(value, Schedule) else value

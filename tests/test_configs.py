@@ -38,11 +38,14 @@ def build(model: str, data: str, celeba: Path) -> tuple[FaceModule, FaceData]:
     return made.model, made.data
 
 
+CONDITIONAL = ("cgan", "acgan")
 LABELLED = [data for data in shipped.names("data") if data.startswith(("avatars", "celeba", "mnist"))]
 
 
 @pytest.mark.parametrize("data", shipped.names("data"))
-@pytest.mark.parametrize("model", [name for name in shipped.names("model") if name not in ("cgan", "recognition")])
+@pytest.mark.parametrize(
+    "model", [name for name in shipped.names("model") if name not in (*CONDITIONAL, "recognition")]
+)
 def test_every_model_matches_every_data(model, data, celeba):
     module, served = build(model, data, celeba)
     assert isinstance(module, GenerativeModule)
@@ -51,9 +54,10 @@ def test_every_model_matches_every_data(model, data, celeba):
     assert module.discriminator(images).logits[0].shape[0] == 2
 
 
+@pytest.mark.parametrize("model", CONDITIONAL)
 @pytest.mark.parametrize("data", LABELLED)
-def test_conditional_models_take_the_datas_labels(data, celeba):
-    module, served = build("cgan", data, celeba)
+def test_conditional_models_take_the_datas_labels(model, data, celeba):
+    module, served = build(model, data, celeba)
     labels = torch.eye(len(served.label_names))[:2]
     images = module.sample(torch.arange(2), labels)
     assert images.shape == (2, served.channels, served.resolution, served.resolution)

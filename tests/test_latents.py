@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from lightning_avatars.latents import Gaussian, Uniform
+from lightning_avatars.latents import Codes, Gaussian, Uniform
 from lightning_avatars.seeding import derive
 
-PRIORS = [Gaussian(), Uniform()]
+PRIORS = [Gaussian(), Uniform(), Codes(1, [3, 2], 2)]
 
 
 def draw(prior, count=20_000, dim=8):
@@ -49,3 +49,43 @@ def test_neighbouring_seeds_are_independent():
     z = Gaussian().of_seeds(torch.arange(2000), 8).double()
     assert z.mean(0).abs().max() < 0.1
     assert (z[:-1] * z[1:]).mean().abs() < 0.03
+
+
+def test_codes_are_noise_then_one_hots_then_uniform_numbers():
+    prior = Codes(5, [10, 2], 3)
+    z = draw(prior, dim=20)
+    noise = z[:, :5].double()
+    assert noise.mean(0).abs().max() < 0.03 and noise.std(0).sub(1).abs().max() < 0.03
+    (digits, coins), continuous = prior.split(z)
+    assert torch.equal(torch.cat([z[:, :5], digits, coins, continuous], 1), z)
+    for code, values in ((digits, 10), (coins, 2)):
+        assert set(code.unique().tolist()) == {0.0, 1.0} and (code.sum(1) == 1).all()
+        torch.testing.assert_close(code.mean(0), torch.full((values,), 1 / values), rtol=0, atol=0.02)
+    assert -1 <= continuous.min() < -0.999 and 0.999 < continuous.max() < 1
+    torch.testing.assert_close(continuous.T.cov(), torch.eye(3) / 3, rtol=0, atol=0.02)
+    assert prior.code_dim == 10 + 2 + 2 * 3 and Gaussian().code_dim == 0
+
+
+def test_codes_may_stand_without_noise_or_without_one_of_the_kinds():
+    (code,), none = Codes(0, [4]).split(draw(Codes(0, [4]), 7, 4))
+    assert code.shape == (7, 4) and none.shape == (7, 0)
+    none, numbers = Codes(2, [], 3).split(draw(Codes(2, [], 3), 7, 5))
+    assert none == [] and numbers.shape == (7, 3)
+
+
+def test_codes_say_what_does_not_add_up():
+    with pytest.raises(ValueError, match=r"latent_dim is 128, but .* are 62 \+ 10 \+ 2 = 74 numbers: make these equal"):
+        Codes(62, [10], 2).check(128)
+    with pytest.raises(ValueError, match="74 numbers"):
+        draw(Codes(62, [10], 2), dim=73)
+    Codes(62, [10], 2).check(74), Gaussian().check(1)
+    with pytest.raises(ValueError, match=r"at least one entry, but generator\.latent_dim is 0"):
+        Uniform().check(0)
+
+
+@pytest.mark.parametrize(("noise", "categorical", "continuous"), [(-1, [10], 0), (4, [10, 1], 0), (4, [2], -1)])
+def test_impossible_codes_are_refused(noise, categorical, continuous):
+    with pytest.raises(ValueError, match=f"got noise {noise}, "):
+        Codes(noise, categorical, continuous)
+    with pytest.raises(ValueError, match="codes need at least one"):
+        Codes(4, [], 0)

@@ -79,7 +79,7 @@ def test_every_shipped_gan_trains_in_half_precision_much_as_in_float32(tmp_path,
     exact, expected = losses_of(name, tmp_path, 80)
     for precision in ("bfloat16", "float16"):
         module, found = losses_of(name, tmp_path, 80, **PRECISIONS[precision]())
-        assert found == pytest.approx(expected, rel=0.03, abs=0.002)
+        assert found == pytest.approx(expected, rel=0.06, abs=0.002)
         assert (weights(module) - weights(exact)).norm() < 0.03 * weights(exact).norm()
         assert {t.dtype for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()} == {torch.float32}
 

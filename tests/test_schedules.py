@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from lightning_avatars.schedules import Constant, Cosine, Linear, Steps, value_at
+from lightning_avatars.schedules import Constant, Cosine, Growing, Linear, Steps, value_at
 
 
 def test_constant():
@@ -59,3 +59,18 @@ def test_steps_jump_at_their_keys_in_any_order():
 def test_value_at_takes_numbers_and_schedules():
     assert value_at(0.25, 10**6) == 0.25
     assert value_at(Linear(0.0, 1.0, last=8), 2) == 0.25
+
+
+def test_growing_keeps_a_level_then_fades_the_next_in():
+    grow = Growing(kept=600, faded=400)
+    seen = [0, 600, 700, 1000, 1600, 1800, 2000, 2600]
+    assert [grow(n) for n in seen] == [0.0, 0.0, 0.25, 1.0, 1.0, 1.5, 2.0, 2.0]
+    assert grow(10**6) == pytest.approx(999, abs=1), "networks stop at their own last level"
+    assert [Growing(100, 50, first=2)(n) for n in (0, 100, 125, 150, 250, 300)] == [2.0, 2.0, 2.5, 3.0, 3.0, 4.0]
+    assert [Growing(0, 4)(n) for n in range(6)] == [0.0, 0.25, 0.5, 0.75, 1.0, 1.25], "never kept, it always rises"
+
+
+@pytest.mark.parametrize("arguments", [{"kept": -1}, {"faded": 0}, {"first": -1}])
+def test_growing_refuses_what_is_no_growth(arguments):
+    with pytest.raises(ValueError, match="faded in over at least 1"):
+        Growing(**arguments)

@@ -14,18 +14,20 @@ from torch.optim import Adam, Optimizer
 
 from lightning_avatars.data.base import Batch
 from lightning_avatars.ema import Average
-from lightning_avatars.families.base import GenerativeModule
+from lightning_avatars.families.base import LatentModule
 from lightning_avatars.images import to_float
 from lightning_avatars.latents import Gaussian, Prior
 from lightning_avatars.memory import Need, of_activations, of_weights
 from lightning_avatars.networks.base import Discriminator, Generator, Verdict
 from lightning_avatars.networks.layers.normalization import BatchNorm2d
+from lightning_avatars.networks.style import StyleGenerator
 from lightning_avatars.objectives.adversarial import Objective
 from lightning_avatars.recompute import recompute
 from lightning_avatars.schedules import Schedule
 from lightning_avatars.seeding import Draws, reseed, seeded
 from lightning_avatars.strategies import PhaseDDP
-from lightning_avatars.terms.base import Term
+from lightning_avatars.terms.augmentation import check_moved
+from lightning_avatars.terms.base import Term, check_terms
 
 Player = Literal["discriminator", "generator"]
 
@@ -56,6 +58,8 @@ class Step:
         self.module, self.batch, self.draws, self.player = module, batch, draws, player
         self.differentiates, self.stream, self.keeps_fake = differentiates, stream, keeps_fake
         self.labels = batch["labels"] if module.conditional else None
+        if self.labels is not None and module.label_dropout:  # the same images in both turns
+            self.labels = self.labels * (draws.uniform("label_dropout", 1) >= module.label_dropout)
         self.real = self.leaf("real", batch["image"])
 
     def leaf(self, name: str, x: Tensor) -> Tensor:
@@ -79,7 +83,7 @@ class Step:
     def judge(self, x: Tensor, stream: str) -> Verdict:
         """Ask the discriminator about images; ``stream`` names the draw of their augmentation."""
         if self.module.augment is not None:
-            x = self.module.augment(x, self.draws, stream)
+            x = self.module.augment(x, self.draws, stream).contiguous(memory_format=self.module.memory_format)
         return self.run(self.module.discriminator, x, bool(self.differentiates))
 
     def run(self, network: nn.Module, x: Tensor, derived: bool) -> Any:  # noqa: ANN401 - images, or a verdict
@@ -104,7 +108,7 @@ class Step:
         step.__dict__.update({name: self.__dict__[name] for name in ("latent", "made") if name in self.__dict__})
 
 
-class Adversarial(GenerativeModule):
+class Adversarial(LatentModule):
     """A generative adversarial network assembled from networks, an objective and terms.
 
     For each player in turn: collect the terms that are due, sum the named losses, one backward pass per chunk, reduce
@@ -122,6 +126,8 @@ class Adversarial(GenerativeModule):
         discriminator_terms: The discriminator's further losses by name.
         critics: Turns of the discriminator for one of the generator.
         conditional: Whether both networks are given the labels.
+        label_dropout: Share of the images whose labels are zeros for both players, so that a conditional generator
+            learns to draw without labels too.
         average_half_life: Half-life in images of the generator's average, which makes all samples; null for none.
         optimizer_schedules: ``<player>.<option>`` -> schedule, such as ``generator.lr`` or ``discriminator.beta2``.
         clip_gradients: Largest norm of one player's gradients; null for no limit.
@@ -151,6 +157,7 @@ class Adversarial(GenerativeModule):
         discriminator_terms: dict[str, Term] | None = None,
         critics: int = 1,
         conditional: bool = False,
+        label_dropout: float = 0.0,
         average_half_life: float | None = 10_000,
         optimizer_schedules: dict[str, Schedule] | None = None,
         clip_gradients: float | None = None,
@@ -164,16 +171,6 @@ class Adversarial(GenerativeModule):
         seed: int = 0,
     ) -> None:
         super().__init__(seed)
-        for name, count in (("critics", critics), ("micro_batch", micro_batch)):
-            if count is not None and count < 1:
-                raise ValueError(f"{name} must be at least 1, got {count}")
-        for network in (generator, discriminator):
-            if conditional != (network.label_dim > 0):
-                raise ValueError(
-                    f"conditional is {conditional}, but {type(network).__name__} takes label vectors of length "
-                    f"{network.label_dim}; give conditional: true and label_dim > 0 together, or neither. Labels come "
-                    "from the dataset: `lightning-avatars data` shows which it has"
-                )
         self.automatic_optimization = False
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.generator = generator.to(memory_format=self.memory_format)
@@ -189,10 +186,39 @@ class Adversarial(GenerativeModule):
         )
         self.optimizer_factories = {"discriminator": discriminator_optimizer, "generator": generator_optimizer}
         self.critics, self.conditional, self.micro_batch = critics, conditional, micro_batch
+        self.label_dropout = label_dropout
         self.compiled, self.recomputed = compile, recompute or []
         self.largest_norm = clip_gradients
         self.optimizer_schedules, self.scheduled = optimizer_schedules or {}, scheduled or {}
         self.turns = {"discriminator": 0, "generator": 0}
+        self.check()
+
+    def check(self) -> None:
+        """Raise a ValueError where the parts of the game do not go together, before any training."""
+        for name, count in (("critics", self.critics), ("micro_batch", self.micro_batch)):
+            if count is not None and count < 1:
+                raise ValueError(f"{name} must be at least 1, got {count}")
+        for network in (self.generator, self.discriminator):
+            if self.conditional != (network.label_dim > 0):
+                raise ValueError(
+                    f"conditional is {self.conditional}, but {type(network).__name__} takes label vectors of length "
+                    f"{network.label_dim}; give conditional: true and label_dim > 0 together, or neither. Labels come "
+                    "from the dataset: `lightning-avatars data` shows which it has"
+                )
+        if not 0 <= self.label_dropout < 1 or (self.label_dropout and not self.conditional):
+            raise ValueError(f"label_dropout is a share in [0, 1) of images with labels, got {self.label_dropout}")
+        self.prior.check(self.generator.latent_dim)
+        mixes = isinstance(self.generator, StyleGenerator) and self.generator.style_mixing > 0
+        if mixes and not isinstance(self.prior, Gaussian):
+            raise ValueError(
+                f"style mixing draws normal latents, but prior is {type(self.prior).__name__}: set style_mixing to 0"
+            )
+        check_terms(self)
+        check_moved(self)
+        self.check_schedules()
+
+    def check_schedules(self) -> None:
+        """Raise a ValueError where a schedule has nothing to set."""
         for path in self.scheduled:
             if path not in dict(self.named_buffers()):
                 raise ValueError(f"scheduled names {path!r}, which is no buffer of the networks, terms or augmentation")
@@ -202,21 +228,21 @@ class Adversarial(GenerativeModule):
 
     # --- what others rely on
 
+    @property
+    def sampler(self) -> Generator:
+        return self.average.average if self.average is not None else self.generator
+
     @torch.no_grad()
-    def sample(self, seeds: Tensor, labels: Tensor | None = None, truncation_psi: float = 1.0) -> Tensor:
-        generator = self.average.average if self.average is not None else self.generator
-        if self.conditional:
-            labels = self.draw_labels(seeds) if labels is None else labels.to(self.device)
-        latent = self.prior.of_seeds(seeds, generator.latent_dim).to(self.device)
+    def decode(self, latents: Tensor, labels: Tensor | None = None, truncation_psi: float = 1.0) -> Tensor:
+        generator = self.sampler
         training = generator.training
-        with seeded(int(seeds[0]), self.device), torch.autocast(self.device.type, enabled=False):
-            images = generator.eval().truncated(latent, labels, truncation_psi)
+        with seeded(0, self.device), torch.autocast(self.device.type, enabled=False):
+            images = generator.eval().truncated(latents, labels, truncation_psi)
         generator.train(training)
         return images
 
     def sampling_state(self) -> dict[str, Tensor]:
-        network = self.average.average if self.average is not None else self.generator
-        return {f"generator.{name}": tensor for name, tensor in network.state_dict().items()}
+        return {f"generator.{name}": tensor for name, tensor in self.sampler.state_dict().items()}
 
     def load_sampling_state(self, tensors: dict[str, Tensor]) -> None:
         weights = {name.removeprefix("generator."): tensor for name, tensor in tensors.items()}

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from lightning_avatars.data.base import Batch, FaceData
 from lightning_avatars.images import to_bytes
+from lightning_avatars.latents import Prior
 from lightning_avatars.memory import Need
+from lightning_avatars.networks.base import Generator
 from lightning_avatars.seeding import uniform_at
 
 LABEL_ROWS = 4096  # training pictures whose labels a checkpoint keeps
@@ -133,3 +135,28 @@ class GenerativeModule(FaceModule):
             raise ValueError("this module has seen no labels to draw from: give labels, or train it on labelled data")
         row = uniform_at(0, "labels", seeds.cpu().numpy()) * len(self.label_rows)
         return self.label_rows[torch.from_numpy(row).long()].to(self.device)
+
+
+class LatentModule(GenerativeModule):
+    """A module whose images are a function of latent vectors, which can be explored."""
+
+    prior: Prior
+
+    @property
+    @abstractmethod
+    def sampler(self) -> Generator:
+        """The network that makes samples: the averaged one where there is an average."""
+
+    def latents(self, seeds: Tensor) -> Tensor:
+        """Draw one latent vector per seed, N D."""
+        return self.prior.of_seeds(seeds, self.sampler.latent_dim).to(self.device)
+
+    @abstractmethod
+    def decode(self, latents: Tensor, labels: Tensor | None = None, truncation_psi: float = 1.0) -> Tensor:
+        """Make an image of each latent vector, N D, as ``sample`` does: N C H W, about in [-1, 1]."""
+
+    @torch.no_grad()
+    def sample(self, seeds: Tensor, labels: Tensor | None = None, truncation_psi: float = 1.0) -> Tensor:
+        if self.conditional:
+            labels = self.draw_labels(seeds) if labels is None else labels.to(self.device)
+        return self.decode(self.latents(seeds), labels, truncation_psi)

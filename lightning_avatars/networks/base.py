@@ -36,6 +36,11 @@ class Generator(nn.Module, ABC):
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Draw images, N C H W, about in [-1, 1], from ``z``, N x latent_dim, and ``labels``, N x label_dim."""
 
+    @property
+    def entry(self) -> Tensor | None:
+        """Weights of the linear layers that latents, or styles, go through first, outputs x length, if any."""
+        return None
+
     def truncated(self, z: Tensor, labels: Tensor | None, truncation_psi: float) -> Tensor:
         """Draw images nearer to the mean one; networks that can override this."""
         if truncation_psi != 1:
@@ -54,6 +59,11 @@ class Discriminator(nn.Module, ABC):
     def __init__(self, label_dim: int = 0) -> None:
         super().__init__()
         self.label_dim = label_dim
+
+    @property
+    def heads(self) -> dict[str, int]:
+        """Lengths of the heads in the verdicts, by name; terms must read them all."""
+        return {}
 
     @abstractmethod
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Verdict:

@@ -67,6 +67,10 @@ class DCGANGenerator(Generator):
         self.apply(initialise)
         self.embedding = LabelEmbedding(label_dim, latent_dim) if label_dim else None
 
+    @property
+    def entry(self) -> Tensor:
+        return self.first.weight[:, : self.latent_dim]
+
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         x = z if self.embedding is None else torch.cat([z, self.embedding(labels).to(z.dtype)], dim=1)
         image: Tensor = self.output(self.stages(self.first(x).unflatten(1, (-1, 4, 4))))
@@ -85,6 +89,8 @@ class DCGANDiscriminator(Discriminator):
         normalization: Makes the norm between two convolutions from its number of channels. Batch norm mixes the images
             of a batch and must not meet a gradient penalty: ``LayerNorm2d`` or ``torch.nn.InstanceNorm2d`` may, and
             ``torch.nn.Identity`` is none.
+        head: Makes the last layer from its number of features and ``label_dim``: a logit that depends on labels, or a
+            ``ClassHead`` (ACGAN) or ``CodeHead`` (InfoGAN).
     """
 
     def __init__(
@@ -95,6 +101,7 @@ class DCGANDiscriminator(Discriminator):
         width: int = 32,
         max_width: int = 512,
         normalization: Callable[[int], nn.Module] = BatchNorm2d,
+        head: Callable[[int, int], ProjectionHead] = ProjectionHead,
     ) -> None:
         super().__init__(label_dim)
         widths = stage_widths(resolution, width, max_width)[::-1]
@@ -104,7 +111,11 @@ class DCGANDiscriminator(Discriminator):
             convolution = nn.Conv2d(before, after, 4, 2, 1, bias=isinstance(norm, nn.Identity))
             self.stages.extend([convolution, norm, nn.LeakyReLU(0.2, inplace=True)])
         self.apply(initialise)
-        self.head = ProjectionHead(widths[-1] * 16, label_dim)  # a 4 x 4 convolution to one logit
+        self.head = head(widths[-1] * 16, label_dim)  # a 4 x 4 convolution to one logit
+
+    @property
+    def heads(self) -> dict[str, int]:
+        return self.head.heads
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Verdict:
-        return Verdict([self.head(self.stages(x).flatten(1), labels)])
+        return self.head.verdict(self.stages(x).flatten(1), labels)

@@ -44,6 +44,12 @@ class MLPGenerator(Generator):
             self.hidden.extend([nn.Linear(before, after), nn.ReLU()])
         self.output = nn.Linear(widths[-1], channels * resolution**2)
 
+    @property
+    def entry(self) -> Tensor:
+        first = self.hidden[0]
+        assert isinstance(first, nn.Linear)
+        return first.weight[:, : self.latent_dim]
+
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         x = z
         if self.label_dim:

@@ -124,6 +124,10 @@ class R3GANGenerator(Generator):
         )
         self.output = convolution(sizes[-1], channels)
 
+    @property
+    def entry(self) -> Tensor:
+        return self.modulation.weight[:, : self.latent_dim]
+
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         weights = z if self.embedding is None else torch.cat([z, self.embedding(labels).to(z.dtype)], dim=1)
         x = self.stages[0](self.basis * self.modulation(weights)[:, :, None, None])

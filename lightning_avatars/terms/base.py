@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from lightning_avatars.schedules import Schedule, value_at
 
 if TYPE_CHECKING:
-    from lightning_avatars.families.adversarial import Step
+    from lightning_avatars.families.adversarial import Adversarial, Step
 
 
 class Term(nn.Module):
@@ -25,6 +25,7 @@ class Term(nn.Module):
     # What is differentiated: "real", "fake" and "latent" of the step, which must carry gradients, or images of its own.
     # Turns with any of it run the networks uncompiled.
     differentiates: tuple[str, ...] = ()
+    player: str | None = None  # whose term it is; None for either's
 
     def __init__(self, weight: float | Schedule = 1.0, every: int = 1) -> None:
         super().__init__()
@@ -35,9 +36,50 @@ class Term(nn.Module):
     def weight_at(self, images_seen: int) -> float:
         return value_at(self.weight, images_seen)
 
+    def heads(self, module: Adversarial) -> dict[str, int]:
+        """Name the heads of the discriminator's verdicts that are read in this game, with their lengths."""
+        return {}
+
+    def check(self, module: Adversarial) -> None:
+        """Raise a ValueError where this game has no place for the term; called before any training."""
+
     def forward(self, step: Step) -> Tensor | None:
         """Evaluate the unweighted loss on one chunk of a batch, a mean over its images; None if there is none."""
         return None
 
     def after_step(self, step: Step) -> None:
         """Act once the player has stepped; ``step`` is the turn's last chunk."""
+
+
+def check_terms(module: Adversarial) -> None:
+    """Check that a game's terms fit it, and that each head of the discriminator is trained.
+
+    Raises:
+        ValueError: A term does not fit, or reads a head that is not there or has another length, or no term trains one.
+    """
+    there, owner = module.discriminator.heads, type(module.discriminator).__name__
+    terms = {
+        player: {name: term for name, term in named.named_children() if isinstance(term, Term)}
+        for player, named in module.terms.named_children()
+    }
+    for player, named in terms.items():
+        for name, term in named.items():
+            try:
+                if term.player not in (None, player):
+                    raise ValueError(f"it is a term of the {term.player}: put it into {term.player}_terms")
+                term.check(module)
+            except ValueError as error:
+                raise ValueError(f"{player}_terms.{name}: {error}") from error
+            for head, length in term.heads(module).items():
+                if there.get(head) != length:
+                    has = f"has one of length {there[head]}" if head in there else "has none"
+                    raise ValueError(
+                        f"{player}_terms.{name} reads a head {head!r} of length {length}, but {owner} {has}: set its "
+                        "head, to lightning_avatars.networks.layers.labels.ClassHead or CodeHead, for instance"
+                    )
+    trained = {head for term in terms["discriminator"].values() for head in term.heads(module)}
+    for head in sorted(there.keys() - trained):
+        raise ValueError(
+            f"{owner} has a head {head!r} that no term trains: add one to discriminator_terms, such as Classification "
+            "for 'class' or Information for 'code', or leave the head out"
+        )

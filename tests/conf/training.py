@@ -39,10 +39,12 @@ def fit(
     images: int = 40,
     ckpt_path: Path | None = None,
     batch_size: int = 8,
+    data: FaceData | None = None,
+    save_every: int = 16,
     **arguments: Any,
 ) -> Trainer:
-    """Train a game on tiny faces."""
-    run = Run(images=images, validate_every=0, save_every=16)
+    """Train a game, on tiny faces by default."""
+    run = Run(images=images, validate_every=0, save_every=save_every)
     arguments = {
         "accelerator": "cpu", "devices": 1, "callbacks": [run], "enable_progress_bar": False, "log_every_n_steps": 1
     } | arguments  # fmt: skip
@@ -57,7 +59,7 @@ def fit(
         num_sanity_val_steps=0,
         **arguments,
     )
-    trainer.fit(module, FaceData(TinyFaces(), resolution=8, batch_size=batch_size), ckpt_path=ckpt_path)
+    trainer.fit(module, data or FaceData(TinyFaces(), resolution=8, batch_size=batch_size), ckpt_path=ckpt_path)
     return trainer
 
 

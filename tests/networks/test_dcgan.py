@@ -1,6 +1,7 @@
 """DCGAN: shapes, gradients, labels, norms, double backward, layouts and precision."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch.nn.functional import one_hot
 
 from lightning_avatars.networks.base import Discriminator
 from lightning_avatars.networks.dcgan import DCGANDiscriminator, DCGANGenerator, stage_widths
+from lightning_avatars.networks.layers.labels import ClassHead, CodeHead
 from lightning_avatars.networks.layers.normalization import BatchNorm2d, LayerNorm2d
 
 NORMS = [BatchNorm2d, LayerNorm2d, nn.InstanceNorm2d, nn.Identity]
@@ -142,3 +144,16 @@ def test_normalization_is_chosen_from_the_command_line(path, kind):
     discriminator = parser.instantiate_classes(parser.parse_args(arguments)).d
     assert isinstance(discriminator.stages[3], kind)
     assert discriminator(torch.randn(2, 3, 64, 64)).logits[0].shape == (2,)
+
+
+@pytest.mark.parametrize(("head", "name"), [(ClassHead, "class"), (partial(CodeHead, code_dim=5), "code")])
+def test_heads_read_the_body_that_judges(head, name):
+    torch.manual_seed(0)
+    discriminator = DCGANDiscriminator(16, 3, 5, width=4, head=head)
+    x, labels = torch.randn(4, 3, 16, 16), torch.eye(5)[:4]
+    verdict = discriminator(x, labels)
+    assert discriminator.heads == {name: 5} and verdict.heads[name].shape == (4, 5)
+    (verdict.heads[name].square().sum() + verdict.logits[0].square().sum()).backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in discriminator.parameters())
+    plain = DCGANDiscriminator(16, width=4)
+    assert plain.heads == {} and plain(x).heads == {}

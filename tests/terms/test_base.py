@@ -1,9 +1,17 @@
 """What every term has: a weight that may move and turns between evaluations."""
 
+from functools import partial
+
 import pytest
 
+from lightning_avatars.latents import Codes
+from lightning_avatars.networks.dcgan import DCGANDiscriminator, DCGANGenerator
+from lightning_avatars.networks.layers.labels import ClassHead, CodeHead, ProjectionHead
 from lightning_avatars.schedules import Linear, Steps
 from lightning_avatars.terms.base import Term
+from lightning_avatars.terms.classification import Classification
+from lightning_avatars.terms.information import Information
+from tests.conf.training import game
 
 
 def test_weights_are_numbers_or_schedules():
@@ -23,3 +31,40 @@ def test_a_plain_term_adds_no_loss_and_has_no_state():
 def test_every_counts_turns(every):
     with pytest.raises(ValueError, match=f"at least 1, got {every}"):
         Term(every=every)
+
+
+def headed(head, label_dim=0, **arguments):
+    """A game whose discriminator has the given head."""
+    return game(
+        label_dim > 0,
+        generator=DCGANGenerator(16, 3, label_dim, latent_dim=8, width=4),
+        discriminator=DCGANDiscriminator(16, 3, label_dim, width=4, head=head),
+        **arguments,
+    )
+
+
+@pytest.mark.parametrize("player", ["discriminator", "generator"])
+def test_a_term_that_reads_a_head_needs_one(player):
+    terms = {f"{player}_terms": {"read": Classification()}}
+    with pytest.raises(
+        ValueError, match=rf"{player}_terms\.read reads a head 'class' of length 5, but DCGAN\w+ has none"
+    ):
+        headed(ProjectionHead, 5, **terms)
+    with pytest.raises(ValueError, match="'class' of length 3, but TinyDiscriminator has none: set its head"):
+        game(conditional=True, **terms)
+
+
+def test_a_head_must_be_as_long_as_what_is_read():
+    terms = {"discriminator_terms": {"read": Information()}, "prior": Codes(5, [3])}
+    assert headed(partial(CodeHead, code_dim=3), **terms).discriminator.heads == {"code": 3}
+    with pytest.raises(ValueError, match="head 'code' of length 3, but DCGANDiscriminator has one of length 4"):
+        headed(partial(CodeHead, code_dim=4), **terms)
+
+
+def test_a_head_that_nothing_trains_is_an_error():
+    for terms in ({}, {"generator_terms": {"read": Classification()}}):
+        with pytest.raises(
+            ValueError, match="DCGANDiscriminator has a head 'class' that no term trains: add one to disc"
+        ):
+            headed(ClassHead, 5, **terms)
+    assert headed(ClassHead, 5, discriminator_terms={"read": Classification()}).conditional

@@ -1,10 +1,15 @@
-"""How labels enter generators and discriminators; the length of a label vector does not matter, only its direction."""
+"""How labels enter networks, and what discriminators say of labels and codes.
+
+The length of a label vector does not matter, only its direction.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
+
+from lightning_avatars.networks.base import Verdict
 
 
 def check_labels(labels: Tensor | None, label_dim: int) -> Tensor:
@@ -25,7 +30,7 @@ class LabelEmbedding(nn.Module):
     """A learned vector for each label, summed over the labels an image has.
 
     Labels are brought to unit length first: images with one label (a class) and with ten (attributes) get embeddings
-    of equal variance.
+    of equal variance. Labels of zeros, which ``label_dropout`` makes, have an embedding of zeros: the neutral one.
 
     Args:
         label_dim: Length of the label vectors.
@@ -52,12 +57,19 @@ class ProjectionHead(nn.Module):
         label_dim: Length of the label vectors y; 0 for none.
     """
 
+    heads: dict[str, int]  # lengths of what it says beside the logit, by name
+
     def __init__(self, features: int, label_dim: int = 0) -> None:
         super().__init__()
         self.linear = nn.Linear(features, 1)
         nn.init.normal_(self.linear.weight, std=features**-0.5)
         nn.init.zeros_(self.linear.bias)
         self.embedding = LabelEmbedding(label_dim, features, std=features**-0.5) if label_dim else None
+        self.heads = {}
+
+    def verdict(self, phi: Tensor, labels: Tensor | None = None) -> Verdict:
+        """Say all there is to say of features N x features."""
+        return Verdict([self(phi, labels)])
 
     def forward(self, phi: Tensor, labels: Tensor | None = None) -> Tensor:
         """Judge features N x features; the logits have shape N."""
@@ -67,3 +79,55 @@ class ProjectionHead(nn.Module):
             if self.embedding is not None:
                 logits = logits + (self.embedding(labels) * phi).sum(1)
             return logits
+
+
+class ClassHead(ProjectionHead):
+    """One logit without labels, and one for each label: what the image shows (ACGAN, Odena et al. 2017).
+
+    The labels are the head ``class`` of the verdict, which ``terms.classification.Classification`` trains.
+
+    Args:
+        features: Length of the feature vector.
+        label_dim: Length of the label vectors.
+    """
+
+    def __init__(self, features: int, label_dim: int = 0) -> None:
+        super().__init__(features)
+        if label_dim < 1:
+            raise ValueError("a ClassHead names labels, but label_dim is 0: set conditional, and use data with labels")
+        self.classes = nn.Linear(features, label_dim)
+        nn.init.normal_(self.classes.weight, std=features**-0.5)
+        nn.init.zeros_(self.classes.bias)
+        self.heads = {"class": label_dim}
+
+    def verdict(self, phi: Tensor, labels: Tensor | None = None) -> Verdict:
+        with torch.autocast(phi.device.type, enabled=False):
+            return Verdict([self(phi)], heads={"class": self.classes(phi.to(self.classes.weight.dtype))})
+
+
+class CodeHead(ProjectionHead):
+    """A projection head, and a small network that finds the generator's codes (InfoGAN, Chen et al. 2016).
+
+    What it finds is the head ``code`` of the verdict, which ``terms.information.Information`` trains. Departure: no
+    batch norm in the small network.
+
+    Args:
+        features: Length of the feature vector.
+        label_dim: Length of the label vectors; 0 for none.
+        code_dim: How many numbers tell the codes; the command line takes it from the prior.
+        hidden: Units between the features and the codes.
+    """
+
+    def __init__(self, features: int, label_dim: int = 0, code_dim: int = 0, hidden: int = 128) -> None:
+        super().__init__(features, label_dim)
+        if code_dim < 1:
+            raise ValueError(
+                f"a CodeHead finds codes, but code_dim is {code_dim}: use a prior that has some, such as Codes"
+            )
+        self.codes = nn.Sequential(nn.Linear(features, hidden), nn.LeakyReLU(0.2), nn.Linear(hidden, code_dim))
+        self.heads = {"code": code_dim}
+
+    def verdict(self, phi: Tensor, labels: Tensor | None = None) -> Verdict:
+        with torch.autocast(phi.device.type, enabled=False):
+            codes = self.codes(phi.to(self.linear.weight.dtype))
+        return Verdict([self(phi, labels)], heads={"code": codes})

@@ -14,3 +14,8 @@ def doublings(resolution: int, lowest: int, highest: int) -> int:
             f"resolution must be a power of two from {lowest} to {highest}, got {resolution}: set data.resolution"
         )
     return resolution.bit_length() - 3
+
+
+def stage_widths(resolution: int, width: int, max_width: int, lowest: int = 8, highest: int = 1024) -> list[int]:
+    """Channels at 4 x 4, 8 x 8, … up to the resolution, where there are ``width``: twice as many with each halving."""
+    return [min(width << i, max_width) for i in reversed(range(doublings(resolution, lowest, highest) + 1))]

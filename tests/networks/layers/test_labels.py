@@ -4,7 +4,13 @@ import pytest
 import torch
 from torch.nn.functional import one_hot
 
-from lightning_avatars.networks.layers.labels import LabelEmbedding, ProjectionHead, check_labels
+from lightning_avatars.networks.layers.labels import (
+    ClassHead,
+    CodeHead,
+    LabelEmbedding,
+    ProjectionHead,
+    check_labels,
+)
 
 
 def test_labels_of_the_right_length_pass_as_they_are():
@@ -54,3 +60,37 @@ def test_logits_stay_in_float32_in_mixed_precision():
     with torch.autocast("cpu", torch.bfloat16):
         logits = head(phi, y)
     assert logits.dtype == torch.float32 and torch.equal(logits, head(phi, y))
+
+
+def test_a_class_head_judges_without_labels_and_names_them():
+    torch.manual_seed(0)
+    head, phi = ClassHead(6, 3), torch.randn(4, 6)
+    verdict = head.verdict(phi, torch.eye(4, 3))
+    torch.testing.assert_close(verdict.logits[0], phi @ head.linear.weight[0])
+    torch.testing.assert_close(verdict.heads["class"], phi @ head.classes.weight.T)
+    assert head.heads == {"class": 3} and head.embedding is None and ProjectionHead(6, 3).heads == {}
+    with pytest.raises(ValueError, match="a ClassHead names labels, but label_dim is 0"):
+        ClassHead(6)
+
+
+@pytest.mark.parametrize("label_dim", [0, 3])
+def test_a_code_head_judges_as_a_projection_does_and_finds_codes(label_dim):
+    torch.manual_seed(0)
+    head, phi, labels = CodeHead(6, label_dim, code_dim=5, hidden=7), torch.randn(4, 6), torch.eye(4, 3)
+    verdict = head.verdict(phi, labels if label_dim else None)
+    assert torch.equal(verdict.logits[0], ProjectionHead.forward(head, phi, labels))
+    assert verdict.heads["code"].shape == (4, 5) and head.heads == {"code": 5}
+    with pytest.raises(ValueError, match="finds codes, but code_dim is 0: use a prior that has some"):
+        CodeHead(6)
+
+
+@pytest.mark.parametrize("head", [ClassHead(64, 3), CodeHead(64, 3, code_dim=5)])
+def test_heads_stay_in_float32_in_mixed_precision(head):
+    phi, labels = torch.randn(4, 64), torch.eye(4, 3)
+    exact = head.verdict(phi, labels)
+    with torch.autocast("cpu", torch.bfloat16):
+        verdict = head.verdict(phi, labels)
+        low = head.verdict(phi.bfloat16(), labels)
+    for name in head.heads:
+        assert torch.equal(verdict.heads[name], exact.heads[name]) and low.heads[name].dtype == torch.float32
+    assert torch.equal(verdict.logits[0], exact.logits[0])

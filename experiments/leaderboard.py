@@ -21,12 +21,13 @@ from PIL import Image
 
 from experiments.machine import hardware
 from experiments.pages import fill
+from lightning_avatars import shipped
 from lightning_avatars.evaluation.scores import read_results
 
 HERE = Path(__file__).parent
 RESULTS, TABLE = HERE / "results", HERE / "README.md"
 BESIDE = ("precision", "recall", "coverage", "copied")
-MODELS = ["gan", "dcgan", "dcgan_r1", "lsgan", "wgan", "wgan_gp", "cgan", "r3gan"]
+MODELS = [name for name in shipped.names("model") if name != "recognition"]
 
 
 def leaderboard(

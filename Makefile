@@ -11,7 +11,7 @@ test: .venv/installed
 	.venv/bin/mypy
 	.venv/bin/pytest
 
-# Kills runs of every family, `kills` times in all, and writes experiments/kills/results.json.
+# Kills runs of shipped models, `kills` times in all, and writes experiments/kills/results.json.
 kills ?= 100
 test-long: .venv/installed
 	.venv/bin/python -m experiments.kills.kill_test --kills $(kills)

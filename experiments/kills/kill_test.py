@@ -1,4 +1,4 @@
-"""Kill runs of every family at random moments, and compare the weights they end with to an uninterrupted run's.
+"""Kill runs of shipped models at random moments, and compare the weights they end with to an uninterrupted run's.
 
 python -m experiments.kills.kill_test --kills 100
 
@@ -198,7 +198,7 @@ def table(results: dict[str, Any]) -> str:
 
 
 def kill_test(kills: int = 100, seed: int = 0, only: list[str] | None = None, output: Path = HERE) -> None:
-    """Kill runs of every family and write what came of them.
+    """Kill runs of shipped models and write what came of them.
 
     Args:
         kills: Kills in all, shared among the cases.

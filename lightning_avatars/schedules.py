@@ -101,3 +101,8 @@ class Growing(Schedule):
 def value_at(value: float | Schedule, images_seen: int) -> float:
     """Evaluate a plain number or a schedule."""
     return value(images_seen) if isinstance(value, Schedule) else value
+
+
+def crossed(every: int, before: int, seen: int) -> bool:
+    """Tell whether a multiple of ``every`` images lies after ``before`` and up to ``seen``; never where that is 0."""
+    return every > 0 and seen // every != before // every

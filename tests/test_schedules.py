@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from lightning_avatars.schedules import Constant, Cosine, Growing, Linear, Steps, value_at
+from lightning_avatars.schedules import Constant, Cosine, Growing, Linear, Steps, crossed, value_at
 
 
 def test_constant():
@@ -74,3 +74,8 @@ def test_growing_keeps_a_level_then_fades_the_next_in():
 def test_growing_refuses_what_is_no_growth(arguments):
     with pytest.raises(ValueError, match="faded in over at least 1"):
         Growing(**arguments)
+
+
+def test_a_multiple_counts_when_it_is_reached_and_not_again():
+    assert [seen for seen in range(8, 49, 8) if crossed(20, seen - 8, seen)] == [24, 40]
+    assert crossed(20, 0, 100) and not crossed(0, 0, 100) and not crossed(20, 20, 39)

@@ -13,6 +13,7 @@ from lightning_avatars.evaluation.real import BLOCK
 from lightning_avatars.evaluation.samples import check_counts, default_count, real_pictures, score_samples
 from lightning_avatars.families.base import GenerativeModule
 from lightning_avatars.metrics.extractors.base import Extractor
+from lightning_avatars.schedules import crossed
 
 
 class SampleQuality(Callback):
@@ -78,7 +79,7 @@ class SampleQuality(Callback):
         """Tell whether a multiple of ``every`` was crossed since the latest scores; always outside of fit."""
         if not self.every or self.scored_at is None or trainer.should_stop or trainer.state.fn != TrainerFn.FITTING:
             return True  # the first one too, for callbacks that monitor a score must find it
-        return module.images_seen // self.every != self.scored_at // self.every
+        return crossed(self.every, self.scored_at, module.images_seen)
 
     def evaluate(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         """Score, log and write."""

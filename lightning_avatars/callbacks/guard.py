@@ -15,6 +15,7 @@ from lightning_avatars.checkpoints import images_of, last_good, read_checkpoint,
 from lightning_avatars.data.base import Batch
 from lightning_avatars.families.base import FaceModule, GenerativeModule
 from lightning_avatars.images import to_float
+from lightning_avatars.schedules import crossed
 
 EXPLODED = 1e6  # a loss beyond which nothing is learned
 WON = 1e-3  # least losses: 0.015 of healthy discriminators, 0.00005 of one that learned 100 times too fast
@@ -77,7 +78,7 @@ class Guard(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: Batch, batch_idx: int
     ) -> None:
         seen, size = pl_module.images_seen, trainer.datamodule.batch_size
-        if not self.every or seen // self.every == (seen - size) // self.every:
+        if not crossed(self.every, seen - size, seen):
             return
         losses = {name: float(value) for name, value in pl_module.latest.items()}
         bad = [f"{name} is {value}" for name, value in losses.items() if not math.isfinite(value)]

@@ -11,6 +11,7 @@ from lightning_avatars.data.base import Batch
 from lightning_avatars.disk import spared
 from lightning_avatars.families.base import GenerativeModule
 from lightning_avatars.images import save_sheet, to_bytes
+from lightning_avatars.schedules import crossed
 
 
 class Preview(Callback):
@@ -32,7 +33,7 @@ class Preview(Callback):
     ) -> None:
         self.batch = batch
         seen, size = pl_module.images_seen, trainer.datamodule.batch_size
-        if self.every and seen // self.every != (seen - size) // self.every:
+        if crossed(self.every, seen - size, seen):
             self.write(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

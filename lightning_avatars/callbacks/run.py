@@ -24,6 +24,7 @@ from lightning_avatars.disk import put_in_place, spared
 from lightning_avatars.evaluation.scores import direction
 from lightning_avatars.launch import status
 from lightning_avatars.runs import set_aside
+from lightning_avatars.schedules import crossed
 from lightning_avatars.signals import Signals
 from lightning_avatars.strategies import PhaseDDP
 
@@ -228,11 +229,6 @@ class Run(Checkpoint):
         """Remove all but the newest checkpoints, of which this is one."""
         for old in by_age(path.parent.parent)[: -self.keep]:
             old.unlink(missing_ok=True)
-
-
-def crossed(every: int, before: int, seen: int) -> bool:
-    """Tell whether a batch has crossed a multiple of ``every`` images; never where that is 0."""
-    return every > 0 and seen // every != before // every
 
 
 def lightnings_signals(trainer: Trainer) -> list[tuple[object, str]]:

@@ -31,7 +31,7 @@ def train(
     """Be the command line in a folder; what it says goes to ``said_<rank>.txt``."""
     os.setpgid(0, 0)
     os.chdir(folder)
-    os.environ.update(environment)
+    os.environ.update(environment, OMP_NUM_THREADS="1")  # else Lightning sets as many as a node has for a process
     sys.stderr = Path(f"said_{rank}.txt").open("a", buffering=1)  # noqa: SIM115 - for as long as the process lives
     os.dup2(sys.stderr.fileno(), 2)
     torch.set_num_threads(1)

@@ -28,10 +28,10 @@ from jsonargparse import auto_cli
 
 from experiments.machine import hardware
 from experiments.pages import fill
+from lightning_avatars import shipped
 from tests.conf.faults import start, statuses, training_state, wait_until
 
 HERE = Path(__file__).parent
-GANS = ("gan", "cgan", "dcgan", "dcgan_r1", "lsgan", "wgan", "wgan_gp", "r3gan")
 MOMENTS = ("any", "checkpoint", "any", "evaluation")  # in turn
 IMAGES, BATCH = 4800, 32
 SETUP = [
@@ -52,7 +52,7 @@ class Case(NamedTuple):
         return ["fit", "--model", self.model, *SETUP, str(self.world), *self.further]
 
 
-CASES = {name: Case(name) for name in (*GANS, "recognition")} | {
+CASES = {name: Case(name) for name in shipped.names("model")} | {
     "dcgan, 2 data workers": Case("dcgan", further=("--data.num_workers", "2")),
     "dcgan_r1, 2 processes": Case("dcgan_r1", world=2),
 }

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 
+from lightning_avatars.augment import filters
+from lightning_avatars.augment.adaptive import AdaptiveAugment
 from lightning_avatars.memory import Need, of_activations, of_weights
 from lightning_avatars.networks.r3gan import R3GANDiscriminator
+from lightning_avatars.terms.augmentation import AdaptiveStrength
 from lightning_avatars.terms.gradients import R1
 from tests.conf.training import fit, game
 
@@ -52,3 +56,17 @@ def test_penalties_and_half_precision_are_part_of_it(tmp_path):
     fit(half, tmp_path / "half", images=8, precision="bf16-mixed")
     needs = [module.memory_need(64, 3, 8).activations for module in (plain, penalised, half)]
     assert needs[1] > 1.3 * needs[0] and needs[2] < needs[0]
+
+
+def test_a_game_with_adaptive_augmentation_learns_after_it_was_asked(tmp_path):
+    """Nothing without numbers may stay behind: networks would train on it and never change."""
+    module = game(augment=AdaptiveAugment(filters=1.0), discriminator_terms={"strength": AdaptiveStrength()})
+    fit(module, tmp_path, images=8)
+    for constant in (filters.enlarger, filters.reducer, filters.equalizer):
+        constant.cache_clear()
+    before = {name: p.detach().clone() for name, p in module.named_parameters()}
+    assert module.memory_need(8, 3, 8).activations > 0
+    assert not [name for name, buffer in module.named_buffers() if isinstance(buffer, FakeTensor)]
+    fit(module, tmp_path, images=24)
+    changed = {name.partition(".")[0] for name, p in module.named_parameters() if not torch.equal(p, before[name])}
+    assert {"generator", "discriminator"} <= changed

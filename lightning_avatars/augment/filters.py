@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 # The symmetric 9/7 pair of Cohen, Daubechies and Feauveau, the two halves of the maximally flat half-band filter of 15
 # taps: what the first has made twice as large, the second makes again what it was.
@@ -55,10 +56,11 @@ def equalize(x: Tensor, gains: Tensor) -> Tensor:
 
 
 # Constants are kept, for copying them to a device again would wait for it; never as inference tensors, which can't take
-# part in training.
+# part in training, nor as fake ones, where it is only asked how much memory a run will need.
 
 
 @lru_cache
+@unset_fake_temporarily()
 @torch.inference_mode(False)
 def enlarger(size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Matrix size x (2 size - 1)."""
@@ -66,6 +68,7 @@ def enlarger(size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
 
 
 @lru_cache
+@unset_fake_temporarily()
 @torch.inference_mode(False)
 def reducer(size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Matrix (2 size + 7) x size."""
@@ -73,6 +76,7 @@ def reducer(size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
 
 
 @lru_cache
+@unset_fake_temporarily()
 @torch.inference_mode(False)
 def equalizer(size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Matrices 4 x size x size of the bands, which add up to the identity."""

@@ -2,8 +2,8 @@
 
 python -m experiments.discriminators.compare
 
-Generators and discriminators of DCGAN and StyleGAN2 play in all pairs, for an equal number of images. Beside that, how
-strongly fresh discriminators respond to each frequency of an image: their logit's gradient, as a power spectrum.
+Generators and discriminators of DCGAN and StyleGAN2 play in all pairs, for an equal number of images; DCGAN's
+discriminator also without its batch norm. Beside that, how strongly fresh discriminators respond to each frequency of an image: their logit's gradient, as a power spectrum.
 """
 
 from __future__ import annotations
@@ -29,7 +29,12 @@ from lightning_avatars.networks.base import Discriminator
 
 HERE = Path(__file__).parent
 RESULTS, PAGE = HERE / "results.json", HERE / "README.md"
-PLAYERS = ("dcgan_r1", "stylegan2")
+GENERATORS = ("dcgan_r1", "stylegan2")
+DISCRIMINATORS: dict[str, tuple[str, dict[str, str]]] = {  # a model, and what is changed in its discriminator
+    "dcgan_r1": ("dcgan_r1", {}),
+    "dcgan_r1 without batch norm": ("dcgan_r1", {"normalization": "torch.nn.Identity"}),
+    "stylegan2": ("stylegan2", {}),
+}
 SPECTRA = ("dcgan_r1", "sngan", "wgan_gp_resnet", "progan", "stylegan1", "stylegan2", "r3gan")
 RESOLUTION, BANDS = 32, 5  # bands of equal width, from 0 to half the sampling rate
 IMAGES, SEEDS = 64, 5
@@ -46,7 +51,9 @@ def compare(images: int = 20_000, pairs: bool = True) -> None:
     known = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
     found = known | {"spectra": {name: spectrum(name) for name in SPECTRA}}
     if pairs:
-        rows = [play(generator, discriminator, images) for generator, discriminator in product(PLAYERS, PLAYERS)]
+        rows = [
+            play(generator, discriminator, images) for generator, discriminator in product(GENERATORS, DISCRIMINATORS)
+        ]
         found |= {"pairs": rows, "images": images, "hardware": hardware("cpu"), "torch": torch.__version__}
     RESULTS.write_text(json.dumps(found, indent=1) + "\n")
     fill(PAGE, "spectra", spectra(found["spectra"]))
@@ -61,7 +68,9 @@ def described(model: str) -> dict[str, Any]:
 
 def play(generator: str, discriminator: str, images: int) -> dict[str, Any]:
     """Train one model's generator against another's discriminator, each with its own terms and optimizer."""
-    theirs, other = described(generator), described(discriminator)
+    model, changes = DISCRIMINATORS[discriminator]
+    theirs, other = described(generator), described(model)
+    other["discriminator"].setdefault("init_args", {}).update(changes)
     parts = {key: value for key, value in other.items() if key.startswith("discriminator")}
     parts |= {key: value for key, value in theirs.items() if key.startswith("generator")}
     parts |= {key: theirs[key] for key in ("objective", "average_half_life")}

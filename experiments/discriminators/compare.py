@@ -3,7 +3,8 @@
 python -m experiments.discriminators.compare
 
 Generators and discriminators of DCGAN and StyleGAN2 play in all pairs, for an equal number of images; DCGAN's
-discriminator also without its batch norm. Beside that, how strongly fresh discriminators respond to each frequency of an image: their logit's gradient, as a power spectrum.
+discriminator also without its batch norm. Beside that, how strongly fresh discriminators respond to each frequency of
+an image: their logit's gradient, as a power spectrum.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from lightning_avatars.data.workers import progress
 
 PARTS = ("train", "t10k")
 FIRST_VAL = 50_000
+SIDE, BORDER = 28, 2  # 32 x 32 by a border of zeros
 UINT8 = 8  # the idx format's code of the only type MNIST uses
 
 
@@ -48,6 +49,9 @@ class MNIST(FaceDataset):
     @property
     def label_names(self) -> list[str]:
         return [f"digit={digit}" for digit in range(10)]
+
+    def border(self, resolution: int) -> int:
+        return BORDER if resolution == SIDE + 2 * BORDER else 0
 
     def file(self, part: str, kind: str) -> Path:
         """Find one of the four files."""
@@ -109,6 +113,6 @@ def fitted(image: npt.NDArray[np.uint8], resolution: int) -> npt.NDArray[np.uint
     """Bring one image to the resolution."""
     if resolution == image.shape[0]:
         return image
-    if resolution == 32 and image.shape == (28, 28):
-        return np.pad(image, 2)
+    if resolution == SIDE + 2 * BORDER and image.shape == (SIDE, SIDE):
+        return np.pad(image, BORDER)
     return np.asarray(Image.fromarray(image).resize((resolution, resolution), Image.Resampling.LANCZOS))

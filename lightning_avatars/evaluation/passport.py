@@ -12,6 +12,8 @@ A passport has
 - ``extractors``: name -> ``sha256`` of the weights' content, ``resize``, ``precision``, and ``pairs``: how many images
   and real pictures were compared pair by pair (kernel distance, precision, recall, density, coverage), and
   ``without_classes``: why there is no class score, or null; of networks that judge images one by one the first two;
+- of likelihoods ``likelihood``, what it is ``of`` (``bytes``, ``bits``, ``density``), ``binarisation`` where pictures
+  became black and white, ``importance_samples``, and ``dimensions`` of a picture without its empty ``border``;
 - ``device`` and ``versions``.
 """
 
@@ -89,6 +91,7 @@ def difference(extractor: str | None, first: Mapping[str, Any], second: Mapping[
 def depended_on(extractor: str | None, passport: Mapping[str, Any]) -> dict[str, Any]:
     """Collect the fields that must agree where scores are compared."""
     fields = {field: passport.get(field) for field in ("images", "rounding", "truncation_psi", "labels")}
+    fields |= {field: passport.get(field) for field in ("of", "binarisation", "dimensions")}  # of likelihoods
     reference = passport.get("reference") or {}
     fields |= {f"reference.{field}": reference.get(field) for field in ("key", "split")}
     if extractor is None:

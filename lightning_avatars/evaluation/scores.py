@@ -156,7 +156,7 @@ def write_results(path: Path, results: list[dict[str, Any]]) -> None:
     put_in_place(temporary, path)
 
 
-LESS_IS_BETTER = ("fid", "fd_", "kid", "kd_", "cmmd", "copied", "mse", "lpips")
+LESS_IS_BETTER = ("fid", "fd_", "kid", "kd_", "cmmd", "copied", "mse", "lpips", "nll_", "bpd_")
 
 
 def direction(name: str) -> int:

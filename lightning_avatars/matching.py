@@ -41,6 +41,7 @@ def match_data(model: Namespace, data: Namespace) -> None:
         "label_dim": lambda: len(served.label_names) if conditional else 0,
         "label_names": lambda: served.label_names,
         "code_dim": lambda: code_dim(model),
+        "parameters_per_channel": lambda: parameters_per_channel(model),
     }
     for node in classes(model.init_args):
         defaults = inspect.signature(locate(node.class_path)).parameters
@@ -54,7 +55,7 @@ def match_data(model: Namespace, data: Namespace) -> None:
                     "for it comes from the data, and say conditional: true or false"
                 )
             if differs:
-                source = "prior" if name == "code_dim" else "data"
+                source = {"code_dim": "prior", "parameters_per_channel": "likelihood"}.get(name, "data")
                 said = f"{name} is {given} in the configuration, but the {source} has {value}"
                 rank_zero_warn(f"{node.class_path}: {said}")
             node.init_args[name] = value
@@ -93,6 +94,12 @@ def code_dim(model: Namespace) -> int:
     parser.add_subclass_arguments(Prior, "prior")
     prior = model.init_args.get("prior")
     return parser.instantiate_classes(Namespace(prior=prior.clone())).prior.code_dim if prior is not None else 0
+
+
+def parameters_per_channel(model: Namespace) -> int:
+    """Look up how many numbers the model's likelihood takes for each channel of a pixel."""
+    likelihood = model.init_args.get("likelihood")
+    return int(locate(likelihood.class_path).parameters_per_channel) if likelihood is not None else 1
 
 
 def data_of(config: dict[str, Any]) -> FaceData:

@@ -8,6 +8,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from lightning_avatars.networks.layers.quantizers import quantizers_of
+
 
 def recompute(module: nn.Module, parts: list[str]) -> None:
     """Let parts of a module keep their inputs alone, and run again when their gradients are needed; keys stay.
@@ -19,7 +21,7 @@ def recompute(module: nn.Module, parts: list[str]) -> None:
         parts: Names of submodules, such as ``generator.stages``; of a list of stages, each is a part of its own.
 
     Raises:
-        ValueError: There is no such part, or it holds batch norm, whose running statistics would move twice.
+        ValueError: There is no such part, or it holds batch norm or a codebook, whose statistics would move twice.
     """
     for name in parts:
         try:
@@ -29,5 +31,7 @@ def recompute(module: nn.Module, parts: list[str]) -> None:
         for stage in part if isinstance(part, nn.ModuleList) else [part]:
             if any(isinstance(layer, _BatchNorm) for layer in stage.modules()):
                 raise ValueError(f"recompute names {name!r}, whose batch norm would count every image twice")
+            if quantizers_of(stage):
+                raise ValueError(f"recompute names {name!r}, whose codebook would learn from every image twice")
             if getattr(stage.forward, "func", None) is not checkpoint:
                 stage.forward = partial(checkpoint, stage.forward, use_reentrant=False)

@@ -89,3 +89,49 @@ class Draws:
     def uniform(self, stream: str, *shape: int) -> Tensor:
         """Numbers in [0, 1), N x shape."""
         return self.take(stream, lambda n, g: torch.rand(n, *shape, generator=g, device=self.device))
+
+
+class SeedNoise:
+    """Random numbers for rows that have a seed each: the same in any batch and on any machine.
+
+    What is asked for first is drawn first, whatever the stream's name.
+
+    Args:
+        seeds: Whole numbers, N.
+        purpose: What the numbers are for.
+        device: Where they go.
+    """
+
+    def __init__(self, seeds: Tensor, purpose: str, device: torch.device) -> None:
+        self.generators = [torch.Generator().manual_seed(derive(seed, purpose)) for seed in seeds.tolist()]
+        self.device = device
+
+    def uniform(self, stream: str, *shape: int) -> Tensor:
+        rows = torch.empty(len(self.generators), *shape)
+        for row, generator in zip(rows, self.generators, strict=True):
+            row.uniform_(generator=generator)
+        return rows.to(self.device)
+
+    def normal(self, stream: str, *shape: int) -> Tensor:
+        rows = torch.empty(len(self.generators), *shape)
+        for row, generator in zip(rows, self.generators, strict=True):
+            row.normal_(generator=generator)
+        return rows.to(self.device)
+
+
+class TorchNoise:
+    """Random numbers of torch's own generators, which who calls has seeded.
+
+    Args:
+        count: Rows.
+        device: Where they are made.
+    """
+
+    def __init__(self, count: int, device: torch.device) -> None:
+        self.count, self.device = count, device
+
+    def uniform(self, stream: str, *shape: int) -> Tensor:
+        return torch.rand(self.count, *shape, device=self.device)
+
+    def normal(self, stream: str, *shape: int) -> Tensor:
+        return torch.randn(self.count, *shape, device=self.device)

@@ -30,7 +30,11 @@ from tests.conf.faults import equal, training_state
 from tests.conf.tiny import TinyDiscriminator, TinyGenerator
 from tests.conf.training import fit, game, weights
 
-GANS = [name for name in shipped.names("model") if name != "recognition"]
+GANS = ["vaegan"] + [  # of quantised models rounding changes words, and so losses, at once
+    name
+    for name in shipped.names("model")
+    if "class_path: lightning_avatars.families.adversarial.Adversarial" in shipped.find(name, "model").read_text()
+]
 COMPILERS = [name for name in (os.environ.get("CXX"), "g++", "c++", "clang++") if name]
 HAS_COMPILER = any(map(shutil.which, COMPILERS))
 

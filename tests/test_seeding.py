@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lightning_avatars import seeding
-from lightning_avatars.seeding import Draws, derive, reseed, seeded, uniform_at
+from lightning_avatars.seeding import Draws, SeedNoise, derive, reseed, seeded, uniform_at
 
 CPU = torch.device("cpu")
 
@@ -139,3 +139,9 @@ def test_reseed_depends_on_seed_rank_and_images_seen():
     with torch.random.fork_rng([]):
         assert first(0, 1, 64) == first(0, 1, 64)
         assert len({first(0, 0, 0), first(1, 0, 0), first(0, 1, 0), first(0, 0, 1), first(0, 1, 1)}) == 5
+
+
+def test_numbers_of_seeds_are_the_same_in_any_order():
+    noise, other = (SeedNoise(torch.tensor(seeds), "test", CPU) for seeds in ([5, 9], [9, 7]))
+    assert torch.equal(noise.normal("", 4)[1], other.normal("", 4)[0])
+    assert torch.equal(noise.uniform("", 2, 3)[1], other.uniform("", 2, 3)[0])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property, partial
 from typing import Any, Literal
 
@@ -18,15 +20,18 @@ from lightning_avatars.families.base import LatentModule
 from lightning_avatars.images import to_float
 from lightning_avatars.latents import Gaussian, Prior
 from lightning_avatars.memory import Need, of_activations, of_weights
+from lightning_avatars.networks.autoencoder import Autoencoder, Reconstruction
 from lightning_avatars.networks.base import Discriminator, Generator, Verdict
+from lightning_avatars.networks.layers.bottlenecks import Bottleneck
 from lightning_avatars.networks.layers.normalization import BatchNorm2d
 from lightning_avatars.networks.style import StyleGenerator
 from lightning_avatars.objectives.adversarial import Objective
 from lightning_avatars.recompute import recompute
-from lightning_avatars.schedules import Schedule
+from lightning_avatars.schedules import Schedule, value_at
 from lightning_avatars.seeding import Draws, reseed, seeded
 from lightning_avatars.strategies import PhaseDDP
 from lightning_avatars.terms.augmentation import check_moved
+from lightning_avatars.terms.balance import Balance
 from lightning_avatars.terms.base import Term, check_terms
 
 Player = Literal["discriminator", "generator"]
@@ -44,6 +49,11 @@ class Step:
         stream: Name of the latent vectors' draw; turns that share fakes share it.
         keeps_fake: Whether the fake will be used again in the generator's turn, so that its graph must be kept.
     """
+
+    offers: frozenset[str] = frozenset()  # which of the following, which not every game has, terms may ask for
+    target: Tensor  # what the fake should be
+    reconstruction: Reconstruction  # all that an autoencoder makes of the real image
+    handed_over: tuple[str, ...] = ("latent", "made")  # what turns that share their fakes share
 
     def __init__(
         self,
@@ -105,7 +115,7 @@ class Step:
 
     def hand_over(self, step: Step) -> None:
         """Give what was made for this turn to the next player's ``step``."""
-        step.__dict__.update({name: self.__dict__[name] for name in ("latent", "made") if name in self.__dict__})
+        step.__dict__.update({name: self.__dict__[name] for name in self.handed_over if name in self.__dict__})
 
 
 class Adversarial(LatentModule):
@@ -119,6 +129,8 @@ class Adversarial(LatentModule):
         generator: Makes images from latent vectors, and from labels where it is conditional.
         discriminator: Judges images.
         objective: What the two minimise.
+        adversarial_weight: Factor of the objective in the generator's loss, or a schedule of it. While it is 0 the
+            discriminator does not play: a late start is a step from 0.
         prior: Distribution of the latent vectors; standard normal by default.
         generator_optimizer: Makes the generator's optimizer.
         discriminator_optimizer: Makes the discriminator's optimizer.
@@ -134,7 +146,7 @@ class Adversarial(LatentModule):
         micro_batch: Largest number of images in one forward pass; gradients of chunks are added, and batch norm sees
             one chunk at a time. Null for no limit.
         augment: ``augment(images, draws, stream)`` between images and discriminator, in both players' turns.
-        balance: ``balance(losses, step) -> losses`` of the generator, for weights that depend on the other losses.
+        balance: Weighs the generator's losses by one another, before ``adversarial_weight``.
         scheduled: Path of a buffer, such as ``generator.level`` -> schedule of its value, set before each batch.
         channels_last: Keep convolutions' tensors in channels-last order, which most GPUs and CPUs prefer.
         compile: Compile both networks; turns whose terms differentiate their images run the networks as they are.
@@ -147,9 +159,10 @@ class Adversarial(LatentModule):
 
     def __init__(
         self,
-        generator: Generator,
+        generator: Generator | Autoencoder,
         discriminator: Discriminator,
         objective: Objective,
+        adversarial_weight: float | Schedule = 1.0,
         prior: Prior | None = None,
         generator_optimizer: OptimizerCallable = Adam,
         discriminator_optimizer: OptimizerCallable = Adam,
@@ -163,7 +176,7 @@ class Adversarial(LatentModule):
         clip_gradients: float | None = None,
         micro_batch: int | None = None,
         augment: nn.Module | None = None,
-        balance: nn.Module | None = None,
+        balance: Balance | None = None,
         scheduled: dict[str, Schedule] | None = None,
         channels_last: bool = True,
         compile: bool = False,
@@ -178,6 +191,7 @@ class Adversarial(LatentModule):
         self.average = Average(generator, average_half_life) if average_half_life else None
         self.averaged = self.average is not None
         self.objective, self.prior, self.augment, self.balance = objective, prior or Gaussian(), augment, balance
+        self.adversarial_weight = adversarial_weight
         self.terms = nn.ModuleDict(
             {
                 "discriminator": nn.ModuleDict(discriminator_terms or {}),
@@ -191,6 +205,7 @@ class Adversarial(LatentModule):
         self.largest_norm = clip_gradients
         self.optimizer_schedules, self.scheduled = optimizer_schedules or {}, scheduled or {}
         self.turns = {"discriminator": 0, "generator": 0}
+        self.leader: Player = "discriminator"  # who plays first in this batch
         self.check()
 
     def check(self) -> None:
@@ -214,11 +229,22 @@ class Adversarial(LatentModule):
                 f"style mixing draws normal latents, but prior is {type(self.prior).__name__}: set style_mixing to 0"
             )
         check_terms(self)
+        if self.balance is not None:
+            self.balance.check(self)
         check_moved(self)
         self.check_schedules()
 
     def check_schedules(self) -> None:
-        """Raise a ValueError where a schedule has nothing to set."""
+        """Raise a ValueError where a schedule has nothing to set, or nothing is left to minimise."""
+        first = value_at(self.adversarial_weight, 0)
+        if first < 0:
+            raise ValueError(f"adversarial_weight is a factor of 0 or more, got {first}")
+        terms = self.terms["generator"].values()
+        if first == 0 and not any(term.every == 1 and term.weight_at(0) for term in terms):
+            raise ValueError(
+                "adversarial_weight begins at 0: give generator_terms that the generator learns from, at least one of "
+                "them in every turn and with a weight from the start"
+            )
         for path in self.scheduled:
             if path not in dict(self.named_buffers()):
                 raise ValueError(f"scheduled names {path!r}, which is no buffer of the networks, terms or augmentation")
@@ -229,16 +255,21 @@ class Adversarial(LatentModule):
     # --- what others rely on
 
     @property
-    def sampler(self) -> Generator:
+    def sampler(self) -> Any:  # noqa: ANN401 - a Generator, or an Autoencoder in the families that have one
         return self.average.average if self.average is not None else self.generator
 
-    @torch.no_grad()
+    @contextmanager
+    def sampling(self) -> Iterator[Any]:
+        """Lend the averaged network as it makes samples: evaluating, in full precision, with the same noise always."""
+        network = self.sampler
+        training = network.training
+        with torch.no_grad(), seeded(0, self.device), torch.autocast(self.device.type, enabled=False):
+            yield network.eval()
+        network.train(training)
+
     def decode(self, latents: Tensor, labels: Tensor | None = None, truncation_psi: float = 1.0) -> Tensor:
-        generator = self.sampler
-        training = generator.training
-        with seeded(0, self.device), torch.autocast(self.device.type, enabled=False):
-            images = generator.eval().truncated(latents, labels, truncation_psi)
-        generator.train(training)
+        with self.sampling() as generator:
+            images: Tensor = generator.truncated(latents, labels, truncation_psi)
         return images
 
     def sampling_state(self) -> dict[str, Tensor]:
@@ -276,10 +307,18 @@ class Adversarial(LatentModule):
                 f"{type(self).__name__} lets players take turns, which {type(self.trainer.strategy).__name__} can't: "
                 "use trainer.strategy lightning_avatars.strategies.PhaseDDP, or leave it out on the command line"
             )
+        for terms in self.terms.values():
+            for term in terms.values():
+                term.prepare(self.device)
         recompute(self, self.recomputed)
         if self.compiled:
             self.generator.compile()
             self.discriminator.compile()
+
+    @property
+    def noise_rank(self) -> int:
+        """Number by which what networks draw inside themselves differs between processes."""
+        return self.global_rank
 
     def memory_need(self, images: int, channels: int, resolution: int) -> Need:
         images = min(images, self.micro_batch or images)
@@ -292,33 +331,36 @@ class Adversarial(LatentModule):
             draws = Draws(0, 0, images, 0, images, self.device)
             step = self.step_class(self, batch, draws, player, differentiates, keeps_fake=True)
             with self.trainer.precision_plugin.forward_context():
-                held.append(self.losses(player, step, due))
+                held.append(self.losses(player, step, due) | {"later": self.adversarial_loss(player, step)})
 
         held: list[dict[str, Tensor]] = []
         buffers = {buffer: buffer.clone() for buffer in self.buffers()}
-        norms = [layer for layer in self.modules() if isinstance(layer, BatchNorm2d) and layer.training]
-        for layer in norms:
-            layer.training = False  # this process looks alone
+        talkers = [part for part in self.modules() if isinstance(part, (BatchNorm2d, Bottleneck, Balance))]
+        training = [part for part in talkers if part.training]
+        for part in training:
+            part.training = False  # this process looks alone
         try:
             return Need(of_weights(self), max(of_activations(partial(look, player)) for player in self.turns))
         finally:
-            for layer in norms:
-                layer.training = True
+            for part in training:
+                part.training = True
             for buffer, kept in buffers.items():
                 buffer.copy_(kept)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        reseed(self.seed, self.global_rank, self.images_seen, self.device)
+        reseed(self.seed, self.noise_rank, self.images_seen, self.device)
         self.apply_schedules()
         local, world = len(batch["image"]), self.trainer.world_size
         start = self.global_rank * local
         draws = Draws(self.seed, self.images_seen, local * world, start, start + local, self.device)
         batch = batch | {"image": to_float(batch["image"]).contiguous(memory_format=self.memory_format)}
 
-        generator_plays = (self.turns["discriminator"] + 1) % self.critics == 0
+        waits = value_at(self.adversarial_weight, self.images_seen) == 0
+        self.leader = "generator" if waits else "discriminator"
+        generator_plays = waits or (self.turns["discriminator"] + 1) % self.critics == 0
         due = [term for player in self.turns for term in self.due(player).values()]
         shared = self.critics == 1 and not any({"fake", "latent"} & set(term.differentiates) for term in due)
-        step = self.turn("discriminator", batch, draws, shared)
+        step = None if waits else self.turn("discriminator", batch, draws, shared)
         if generator_plays:
             self.turn("generator", batch, draws, shared, step)
         self.images_seen += local * world
@@ -380,16 +422,24 @@ class Adversarial(LatentModule):
 
     def losses(self, player: Player, step: Step, due: dict[str, Term]) -> dict[str, Tensor]:
         """Evaluate the player's weighted losses on one chunk, by name."""
-        losses = {"adversarial": self.adversarial_loss(player, step)}
+        adversarial_weight = value_at(self.adversarial_weight, self.images_seen)
+        losses = {"adversarial": self.adversarial_loss(player, step)} if adversarial_weight else {}
         for name, term in due.items():
             loss = term(step)
             if loss is not None:
                 losses[name] = term.weight_at(self.images_seen) * term.every * loss
-        return self.balance(losses, step) if self.balance is not None and player == "generator" else losses
+        if player == "generator" and adversarial_weight:
+            losses = self.balance(losses, step) if self.balance is not None else losses
+            losses["adversarial"] = adversarial_weight * losses["adversarial"]
+        return losses
 
     def adversarial_loss(self, player: Player, step: Step) -> Tensor:
-        """Sum the objective over the discriminator's scales."""
-        fakes = step.fake_verdict.logits
+        """Evaluate the player's objective."""
+        return self.compare(player, step, step.fake_verdict)
+
+    def compare(self, player: Player, step: Step, verdict: Verdict) -> Tensor:
+        """Sum the objective over the discriminator's scales, given its verdict on fakes."""
+        fakes = verdict.logits
         if player == "discriminator":
             pairs = zip(step.real_verdict.logits, fakes, strict=True)
             return torch.stack([self.objective.discriminator(real, fake) for real, fake in pairs]).sum()
@@ -397,10 +447,10 @@ class Adversarial(LatentModule):
         return torch.stack([self.objective.generator(f, r) for f, r in zip(fakes, reals, strict=True)]).sum()
 
     def finish_turn(self, player: Player, optimizer: LightningOptimizer) -> None:
-        """Reduce the player's gradients over processes and step; only the first player advances ``global_step``."""
+        """Reduce the player's gradients over processes and step; only a batch's first player moves ``global_step``."""
         if isinstance(self.trainer.strategy, PhaseDDP):
             self.trainer.strategy.reduce_gradients(self.trained[player])
-        if player == "discriminator":
+        if player == self.leader:
             optimizer.step()
         else:
             self.trainer.strategy.optimizer_step(optimizer.optimizer, lambda: None)

@@ -15,8 +15,9 @@ from lightning_avatars.data.base import Batch, FaceData
 from lightning_avatars.images import to_bytes
 from lightning_avatars.latents import Prior
 from lightning_avatars.memory import Need
+from lightning_avatars.networks.autoencoder import Autoencoder
 from lightning_avatars.networks.base import Generator
-from lightning_avatars.seeding import uniform_at
+from lightning_avatars.seeding import Draws, uniform_at
 
 LABEL_ROWS = 4096  # training pictures whose labels a checkpoint keeps
 
@@ -117,6 +118,39 @@ class GenerativeModule(FaceModule):
         """
         return {}
 
+    def log_weights(self, batch: Batch, samples: int, draws: Draws) -> Tensor | None:
+        """Weigh latents that are drawn for each picture of a batch, without gradients.
+
+        Their mean is the evidence lower bound, the logarithm of their exponentials' mean the importance-weighted one.
+        All samples are decoded at once: who wants more asks again, with the same draws.
+
+        Args:
+            batch: Real pictures, on this module's device.
+            samples: Latents z ~ q(z | x) for each picture, independent of each other; drawn by torch's generators,
+                which the caller seeds, and the same on any process.
+            draws: What pictures become binary by, and nothing else.
+
+        Returns:
+            ln p(x | z) + ln p(z) - ln q(z | x) in nats over all pixels, N x samples; None where there is no likelihood.
+        """
+        return None
+
+    def rates(self, batch: Batch, draws: Draws) -> list[Tensor]:
+        """Return the nats that each level of latents takes, KL(q(z | x) || p(z)), N each; none without a prior."""
+        return []
+
+    def likelihood_facts(self) -> dict[str, str]:
+        """Say what log_weights depend on, for passports.
+
+        ``likelihood``: its name; ``of``: ``bytes``, ``bits`` (binarised pictures) or ``density`` (of real numbers,
+        which has no bits per dimension); ``binarisation``: how pixels became 0 or 1, where they did.
+        """
+        return {}
+
+    def word_counts(self, batch: Batch) -> Tensor | None:
+        """Count how often the codes of a batch use each word of the codebook, whole numbers, K; None without one."""
+        return None
+
     def sampling_state(self) -> dict[str, Tensor]:
         """Return the tensors that ``sample`` needs, by name, for export."""
         return {name: t for name, t in self.state_dict().items() if isinstance(t, Tensor)}
@@ -141,10 +175,11 @@ class LatentModule(GenerativeModule):
     """A module whose images are a function of latent vectors, which can be explored."""
 
     prior: Prior
+    encodes = False  # whether it finds the latents of given images
 
     @property
     @abstractmethod
-    def sampler(self) -> Generator:
+    def sampler(self) -> Generator | Autoencoder:
         """The network that makes samples: the averaged one where there is an average."""
 
     def latents(self, seeds: Tensor) -> Tensor:
@@ -154,6 +189,18 @@ class LatentModule(GenerativeModule):
     @abstractmethod
     def decode(self, latents: Tensor, labels: Tensor | None = None, truncation_psi: float = 1.0) -> Tensor:
         """Make an image of each latent vector, N D, as ``sample`` does: N C H W, about in [-1, 1]."""
+
+    def encode(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Find the latent vectors, N D, that ``decode`` makes images' likeness of, where the module ``encodes``.
+
+        Args:
+            images: N C H W in [-1, 1].
+            labels: Label vectors, N L, of these images, for conditional modules.
+        """
+        raise ValueError(
+            f"{type(self).__name__} makes pictures from latents, but can't find the latents of a given picture: use "
+            "an autoencoder, such as vae"
+        )
 
     @torch.no_grad()
     def sample(self, seeds: Tensor, labels: Tensor | None = None, truncation_psi: float = 1.0) -> Tensor:

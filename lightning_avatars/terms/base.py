@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 from lightning_avatars.schedules import Schedule, value_at
@@ -26,6 +27,7 @@ class Term(nn.Module):
     # Turns with any of it run the networks uncompiled.
     differentiates: tuple[str, ...] = ()
     player: str | None = None  # whose term it is; None for either's
+    needs: frozenset[str] = frozenset()  # what the step must offer that not every game has, such as "target"
 
     def __init__(self, weight: float | Schedule = 1.0, every: int = 1) -> None:
         super().__init__()
@@ -42,6 +44,9 @@ class Term(nn.Module):
 
     def check(self, module: Adversarial) -> None:
         """Raise a ValueError where this game has no place for the term; called before any training."""
+
+    def prepare(self, device: torch.device) -> None:
+        """Load what training needs and sampling does not; called before training."""
 
     def forward(self, step: Step) -> Tensor | None:
         """Evaluate the unweighted loss on one chunk of a batch, a mean over its images; None if there is none."""
@@ -67,6 +72,11 @@ def check_terms(module: Adversarial) -> None:
             try:
                 if term.player not in (None, player):
                     raise ValueError(f"it is a term of the {term.player}: put it into {term.player}_terms")
+                if not term.needs <= module.step_class.offers:
+                    raise ValueError(
+                        f"a {type(term).__name__} needs a {sorted(term.needs)[0]} in every turn, which "
+                        f"{type(module).__name__} has not: use another family, such as AdversarialAutoencoder"
+                    )
                 term.check(module)
             except ValueError as error:
                 raise ValueError(f"{player}_terms.{name}: {error}") from error

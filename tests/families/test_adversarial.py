@@ -13,6 +13,7 @@ from lightning_avatars.networks.base import Verdict
 from lightning_avatars.networks.layers.labels import ProjectionHead
 from lightning_avatars.objectives.adversarial import Hinge, LeastSquares, Relativistic, Wasserstein
 from lightning_avatars.schedules import Constant, Linear, Steps
+from lightning_avatars.terms.balance import Balance
 from lightning_avatars.terms.base import Term
 from lightning_avatars.terms.clipping import WeightClip
 from lightning_avatars.terms.gradients import R1, R2, GradientPenalty
@@ -155,7 +156,7 @@ def test_augmentation_stands_between_image_and_discriminator(tmp_path):
 
 
 def test_balance_may_reweigh_the_generators_losses(tmp_path):
-    class OnlyExtra(nn.Module):
+    class OnlyExtra(Balance):
         def forward(self, losses, step):
             return {"extra": losses["extra"], "adversarial": losses["adversarial"] * 0}
 

@@ -17,6 +17,7 @@ from lightning_avatars.objectives.adversarial import NonSaturating, Wasserstein
 from lightning_avatars.strategies import PhaseDDP
 from lightning_avatars.terms.clipping import WeightClip
 from lightning_avatars.terms.paths import PathLength
+from tests.conf.autoencoders import vaegan_game, vqgan_game
 from tests.conf.training import fit, game, weights
 from tests.families.test_adversarial import PENALTIES
 from tests.networks.layers.test_spectral import normalised
@@ -41,8 +42,11 @@ GAMES = {name: partial(lambda make, **more: game(**make(), **more), make) for na
     "spectral": normalised,
     "path_length": path_length,
     "growing": grown,
+    "vqgan": vqgan_game,
+    "vaegan": vaegan_game,
 }
-ROUNDED = {"growing": 1e-5}  # of numbers near zero, where two halves of a batch are summed otherwise than the whole
+# numbers near zero, where two halves of a batch are summed otherwise than the whole
+ROUNDED = {"growing": 1e-5, "vaegan": 1e-5}
 IMAGES = 160  # 20 batches
 
 

@@ -85,6 +85,10 @@ class FaceDataset(ABC):
     def label_names(self) -> list[str]:
         """Columns of the labels: ``group=value`` where exactly one of a group is 1, else a plain name."""
 
+    def border(self, resolution: int) -> int:
+        """Width of the empty border around pictures at this resolution: pixels that likelihoods don't count."""
+        return 0
+
     @abstractmethod
     def fingerprint(self) -> dict[str, object]:
         """Everything that pixels, labels and names depend on, resolution aside: choices and hashes of the sources."""
@@ -165,6 +169,11 @@ class OnceSampler(Sampler[BatchIndex]):
         return len(self.batches)
 
 
+def mirrored(seed: int, position: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Tell at which positions pictures are mirrored, where half of them are."""
+    return uniform_at(seed, "flip", position) < 0.5
+
+
 class Batches(Dataset[Batch]):
     """Batches read from a store, mirrored at random where asked."""
 
@@ -174,7 +183,7 @@ class Batches(Dataset[Batch]):
     def __getitem__(self, where: BatchIndex) -> Batch:
         image = self.store.read(where.index)
         if self.flip_seed is not None:
-            flipped = uniform_at(self.flip_seed, "flip", where.position) < 0.5
+            flipped = mirrored(self.flip_seed, where.position)
             image[flipped] = image[flipped, ..., ::-1]
         return Batch(
             image=torch.from_numpy(image),

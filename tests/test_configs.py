@@ -8,13 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentError, ArgumentParser
 
 from lightning_avatars import shipped
+from lightning_avatars.checkpoints import export_weights
 from lightning_avatars.cli import main
 from lightning_avatars.data.base import FaceData
 from lightning_avatars.evaluation.extractors import load_extractor
+from lightning_avatars.families.adversarial import Adversarial
 from lightning_avatars.families.base import FaceModule, GenerativeModule
+from lightning_avatars.families.boltzmann import DeepBeliefNetwork
 from lightning_avatars.matching import match_data
 from lightning_avatars.metrics.extractors.base import Extractor
 
@@ -26,32 +29,35 @@ def celeba(tmp_path) -> Path:
     return tmp_path
 
 
-def build(model: str, data: str, celeba: Path) -> tuple[FaceModule, FaceData]:
+def build(model: str, data: str, celeba: Path, *further: str) -> tuple[FaceModule, FaceData]:
     parser = ArgumentParser(exit_on_error=False, parser_mode="omegaconf")
     parser.add_subclass_arguments(FaceModule, "model")
     parser.add_class_arguments(FaceData, "data")
     paths = [str(shipped.find(model, "model")), str(shipped.find(data, "data"))]
     where = ["--data.dataset.path", str(celeba)] if data.startswith("celeba") else []
-    config = parser.parse_args(["--model", paths[0], "--data", paths[1], *where])
+    config = parser.parse_args(["--model", paths[0], "--data", paths[1], *where, *further])
     match_data(config.model, config.data)
     made = parser.instantiate_classes(config)
     return made.model, made.data
 
 
-CONDITIONAL = ("cgan", "acgan")
+CONDITIONAL = ("cgan", "acgan", "cvae")
 LABELLED = [data for data in shipped.names("data") if data.startswith(("avatars", "celeba", "mnist"))]
 
 
 @pytest.mark.parametrize("data", shipped.names("data"))
 @pytest.mark.parametrize(
-    "model", [name for name in shipped.names("model") if name not in (*CONDITIONAL, "recognition")]
+    "model", [name for name in shipped.names("model") if name not in (*CONDITIONAL, "recognition", "vqgan_prior")]
 )
 def test_every_model_matches_every_data(model, data, celeba):
     module, served = build(model, data, celeba)
     assert isinstance(module, GenerativeModule)
+    if isinstance(module, DeepBeliefNetwork):
+        module.sampling_steps = 1  # as many as it takes need minutes at 256 x 256
     images = module.sample(torch.arange(2))
     assert images.shape == (2, served.channels, served.resolution, served.resolution)
-    assert module.discriminator(images).logits[0].shape[0] == 2
+    if isinstance(module, Adversarial):
+        assert module.discriminator(images).logits[0].shape[0] == 2
 
 
 @pytest.mark.parametrize("model", CONDITIONAL)
@@ -61,13 +67,36 @@ def test_conditional_models_take_the_datas_labels(model, data, celeba):
     labels = torch.eye(len(served.label_names))[:2]
     images = module.sample(torch.arange(2), labels)
     assert images.shape == (2, served.channels, served.resolution, served.resolution)
-    assert module.generator.label_dim == module.discriminator.label_dim == len(served.label_names) > 0
+    assert module.sampler.label_dim == len(served.label_names) > 0
+    if isinstance(module, Adversarial):
+        assert module.discriminator.label_dim == module.sampler.label_dim
 
 
 @pytest.mark.parametrize("data", LABELLED)
 def test_recognisers_name_the_datas_labels(data, celeba):
     module, served = build("recognition", data, celeba)
     assert module.network.label_names == served.label_names
+
+
+@pytest.mark.parametrize("conditional", ["false", "true"])
+@pytest.mark.parametrize("data", LABELLED)
+def test_a_prior_takes_words_and_places_from_its_first_stage(data, conditional, celeba, tmp_path):
+    first, served = build("vqvae", data, celeba)
+    described = yaml.safe_load(shipped.find("vqvae", "model").read_text())
+    sizes = {"resolution": served.resolution, "channels": served.channels}
+    described["init_args"]["network"]["init_args"] |= sizes
+    first.config = {"model": described}
+    export_weights(first, tmp_path / "vqvae.safetensors")
+    named = ["--model.first_stage", str(tmp_path / "vqvae.safetensors"), "--model.conditional", conditional]
+    module, _ = build("vqgan_prior", data, celeba, *named)
+    assert tuple(module.image_shape) == (served.channels, served.resolution, served.resolution)
+    assert (module.network.vocabulary, module.network.length) == (first.network.codebook, 64)
+    assert module.network.label_dim == (len(served.label_names) if conditional == "true" else 0)
+
+
+def test_a_prior_without_a_first_stage_asks_for_one(celeba):
+    with pytest.raises(ArgumentError, match="first_stage"):
+        build("vqgan_prior", "mnist32", celeba)
 
 
 @pytest.mark.parametrize("path", sorted(shipped.folder("config").glob("*.yaml")), ids=lambda p: p.stem)

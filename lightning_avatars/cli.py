@@ -24,6 +24,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning_avatars import shipped
 from lightning_avatars.callbacks.evaluate import SampleQuality
 from lightning_avatars.callbacks.guard import Guard, Rollback
+from lightning_avatars.callbacks.likelihood import LikelihoodQuality
 from lightning_avatars.callbacks.predictions import Predictions
 from lightning_avatars.callbacks.preview import Preview
 from lightning_avatars.callbacks.progress import ImageProgress
@@ -49,6 +50,7 @@ from lightning_avatars.runs import (
 from lightning_avatars.strategies import PhaseDDP
 from lightning_avatars.tools.compare import compare
 from lightning_avatars.tools.data import data
+from lightning_avatars.tools.edit import edit
 from lightning_avatars.tools.evaluate import evaluate
 from lightning_avatars.tools.explore import explore
 from lightning_avatars.tools.export import export
@@ -56,7 +58,7 @@ from lightning_avatars.tools.sample import sample
 from lightning_avatars.tools.weights import weights
 from lightning_avatars.warm_start import freeze, start_from
 
-TOOLS = {tool.__name__: tool for tool in (sample, explore, evaluate, compare, export, data, weights)}
+TOOLS = {tool.__name__: tool for tool in (sample, explore, edit, evaluate, compare, export, data, weights)}
 
 TRAINER = {  # what the clocks and the endless sampler need; choices are in the configs
     "max_epochs": -1,
@@ -96,6 +98,7 @@ class FaceCLI(LightningCLI):
         parser.add_lightning_class_args(Preview, "preview")
         parser.add_lightning_class_args(SampleQuality, "quality")
         parser.add_lightning_class_args(ReconstructionQuality, "reconstruction")
+        parser.add_lightning_class_args(LikelihoodQuality, "likelihood")
         parser.add_lightning_class_args(Guard, "guard")
         parser.add_argument(
             "--resume",
@@ -244,7 +247,8 @@ def message(error: BaseException | None) -> str | None:
 def quiet() -> None:
     """Leave out what Lightning says of every run and what is so by design here."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for message in ("Found .* module.* in eval mode", "Couldn't infer the batch indices", ".*isinstance.treespec"):
+    known = ("Found .* module.* in eval mode", "Couldn't infer the batch indices", ".*isinstance.treespec")
+    for message in (*known, "You have overridden `on_before_batch_transfer` in `LightningModule`"):
         warnings.filterwarnings("ignore", message)
 
 

@@ -56,3 +56,42 @@ def leading(matrix: Tensor, count: int) -> tuple[Tensor, Tensor]:
     rows = vectors.T.flip(0)[:count]
     signs = rows.gather(1, rows.abs().argmax(1, keepdim=True)).sign()
     return rows * signs, values.flip(0)[:count]
+
+
+class Moments:
+    """Sums over labelled latents, a batch at a time: how they spread, and where those with each label lie.
+
+    Args:
+        dim: Length of the latents.
+        labels: Length of the label vectors.
+    """
+
+    def __init__(self, dim: int, labels: int = 0) -> None:
+        self.count = 0
+        self.total = torch.zeros(dim, dtype=torch.float64)
+        self.squares = torch.zeros(dim, dtype=torch.float64)
+        self.counts = torch.zeros(labels, dtype=torch.float64)  # of those with each label
+        self.totals = torch.zeros(labels, dim, dtype=torch.float64)
+
+    def add(self, latents: Tensor, labels: Tensor) -> None:
+        """Add latents, N x dim, whose labels, N x labels, are 1 where they have them and 0 where not."""
+        latents, labels = latents.double().cpu(), labels.double().cpu()
+        self.count += len(latents)
+        self.total += latents.sum(0)
+        self.squares += latents.square().sum(0)
+        self.counts += labels.sum(0)
+        self.totals += labels.T @ latents
+
+    @property
+    def mean(self) -> Tensor:
+        return self.total / self.count
+
+    @property
+    def deviation(self) -> Tensor:
+        """Standard deviation of each entry; one that no picture moves is not used (Burda et al. 2016, Sec. 5)."""
+        return (self.squares / self.count - self.mean.square()).clamp(min=0).sqrt()
+
+    def vector(self, label: int) -> Tensor:
+        """Mean of the latents with a label minus mean of those without (Larsen et al. 2016, Sec. 3.1)."""
+        having = self.counts[label]
+        return self.totals[label] / having - (self.total - self.totals[label]) / (self.count - having)

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from lightning_avatars.exploration import factorised, linear, principal, spherical
+from lightning_avatars.exploration import Moments, factorised, linear, principal, spherical
 
 
 def test_a_straight_line_goes_from_one_end_to_the_other():
@@ -47,3 +47,18 @@ def test_principal_directions_and_deviations_are_those_of_the_points():
 def test_more_directions_than_there_are_are_refused(count):
     with pytest.raises(ValueError, match=f"there are 1 to 3 directions in this space, asked for {count}"):
         factorised(torch.eye(3), count)
+
+
+def test_moments_are_those_of_all_batches_and_vectors_differences_of_means():
+    draw = torch.Generator().manual_seed(3)
+    latents = torch.randn(50, 4, generator=draw) * torch.tensor([1.0, 2.0, 3.0, 0.0]) + 5
+    labels = torch.randint(0, 2, (50, 2), generator=draw).float()
+    moments = Moments(4, 2)
+    for some, which in zip(latents.split(20), labels.split(20), strict=True):
+        moments.add(some, which)
+    torch.testing.assert_close(moments.mean.float(), latents.mean(0))
+    torch.testing.assert_close(moments.deviation.float(), latents.std(0, correction=0), atol=1e-5, rtol=1e-5)
+    for label in range(2):
+        having = labels[:, label] == 1
+        expected = latents[having].mean(0) - latents[~having].mean(0)
+        torch.testing.assert_close(moments.vector(label).float(), expected, atol=1e-5, rtol=1e-5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +13,8 @@ from rich.console import Console
 from torch import Tensor
 
 from lightning_avatars.checkpoints import load_module
+from lightning_avatars.data.base import FaceData
+from lightning_avatars.encoding import Encoded, find_latents
 from lightning_avatars.exploration import factorised, linear, principal, spherical
 from lightning_avatars.families.base import LatentModule
 from lightning_avatars.images import save_sheet, to_bytes
@@ -20,7 +23,18 @@ from lightning_avatars.latents import Codes, Gaussian
 from lightning_avatars.networks.style import StyleGenerator
 from lightning_avatars.video import save_video
 
-Way = Literal["interpolation", "truncation", "mixing", "factorisation", "principal", "codes", "attributes"]
+Way = Literal[
+    "interpolation",
+    "truncation",
+    "mixing",
+    "factorisation",
+    "principal",
+    "codes",
+    "attributes",
+    "traversal",
+    "pictures",
+    "vectors",
+]
 STYLES_SEEN = 10_000  # of which the principal directions are found
 
 
@@ -34,6 +48,8 @@ class Look:
         steps: Pictures of a row.
         reach: Standard deviations to either side along a direction.
         labels: Named labels of all pictures.
+        encoded: Pictures that a module which can encode is shown.
+        attributes: Labels whose vectors are shown; all by default.
     """
 
     module: LatentModule
@@ -41,6 +57,23 @@ class Look:
     steps: int
     reach: float
     labels: str | None
+    encoded: Encoded | None = None
+    attributes: list[str] | None = None
+
+    @cached_property
+    def shown(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Held-out pictures, one of each seed: bytes, their latents, and the labels they are decoded with."""
+        assert self.encoded is not None
+        images, labels = self.encoded.pictures("test", self.seeds)
+        latents = find_latents(self.module, images, labels)
+        if not self.module.conditional:
+            return images, latents, None
+        return images, latents, assign(labels, self.labels, self.module.label_names) if self.labels else labels
+
+    def moved(self, latents: Tensor, labels: Tensor | None) -> Tensor:
+        """Draw latents, rows x steps x D, with each row's labels, as images of bytes, rows x steps C H W."""
+        given = None if labels is None else labels.to(latents.device).repeat_interleave(latents.shape[1], 0)
+        return decode_rows(self.module, latents, given)
 
     @property
     def styles(self) -> StyleGenerator | None:
@@ -58,14 +91,18 @@ class Look:
     def rows(self, latents: Tensor) -> Tensor:
         """Draw latents, rows x steps x D, as images of bytes, rows x steps C H W; a row has one seed's labels."""
         seeds = self.seeds[: len(latents)].repeat_interleave(latents.shape[1])
-        images = self.module.decode(latents.flatten(0, 1), self.given(seeds))
-        return to_bytes(images).unflatten(0, latents.shape[:2])
+        return decode_rows(self.module, latents, self.given(seeds))
 
     def row_of_styles(self, styles: Tensor) -> Tensor:
         """Draw styles, N x D or N x layers x D, as images of bytes."""
         network = self.styles
         assert network is not None
         return to_bytes(network.synthesis(network.spread(styles) if styles.ndim == 2 else styles, "constant"))
+
+
+def decode_rows(module: LatentModule, latents: Tensor, labels: Tensor | None) -> Tensor:
+    """Draw latents, rows x steps x D, with labels of each, as images of bytes, rows x steps C H W."""
+    return to_bytes(module.decode(latents.flatten(0, 1), labels)).unflatten(0, latents.shape[:2])
 
 
 def interpolation(look: Look) -> dict[str, Tensor]:
@@ -137,7 +174,7 @@ def along(look: Look, directions: Tensor, deviations: Tensor) -> Tensor:
     if look.styles is not None:
         return look.row_of_styles(moved.flatten(0, 1)).unflatten(0, moved.shape[:2])
     labels = look.given(seed.expand(moved.shape[0] * moved.shape[1]))
-    return to_bytes(look.module.decode(moved.flatten(0, 1), labels)).unflatten(0, moved.shape[:2])
+    return decode_rows(look.module, moved, labels)
 
 
 def codes(look: Look) -> dict[str, Tensor]:
@@ -173,6 +210,48 @@ def attributes(look: Look) -> dict[str, Tensor]:
     return found
 
 
+def traversal(look: Look) -> dict[str, Tensor]:
+    """Autoencoders: each row moves one entry of a picture's latents, those first that vary most over pictures."""
+    if look.encoded is None:
+        return {}
+    _, latents, labels = look.shown
+    moments = look.encoded.moments
+    entries = moments.deviation.argsort(descending=True, stable=True)[: len(look.seeds)]
+    t = torch.linspace(-look.reach, look.reach, look.steps, dtype=torch.float64)
+    values = moments.mean[entries, None] + moments.deviation[entries, None] * t
+    moved = latents[:1, None].repeat(len(entries), look.steps, 1)
+    moved[torch.arange(len(entries)), :, entries] = values.to(moved)
+    return {"traversal": look.moved(moved, None if labels is None else labels[:1].expand(len(entries), -1))}
+
+
+def pictures(look: Look) -> dict[str, Tensor]:
+    """Autoencoders: each row goes from a held-out picture's reconstruction to the next one's, between the pictures."""
+    if look.encoded is None:
+        return {}
+    images, latents, labels = look.shown
+
+    def between(ends: Tensor) -> Tensor:
+        t = torch.linspace(0, 1, look.steps, device=ends.device)
+        return torch.stack([linear(a, b, t) for a, b in zip(ends, ends.roll(-1, 0), strict=True)])
+
+    given = None if labels is None else between(labels.to(latents.device)).flatten(0, 1)
+    drawn = decode_rows(look.module, between(latents), given).cpu()
+    return {"pictures": torch.cat([images[:, None], drawn, images.roll(-1, 0)[:, None]], 1)}
+
+
+def vectors(look: Look) -> dict[str, Tensor]:
+    """Autoencoders: each row moves a held-out picture, in the first column, along a label's vector."""
+    if look.encoded is None:
+        return {}
+    images, latents, labels = look.shown
+    found = {}
+    for name in look.attributes or look.encoded.varied:
+        t = torch.linspace(-look.reach, look.reach, look.steps, device=latents.device) / 2  # halves lead to the means
+        way = latents[:, None] + t[None, :, None] * look.encoded.vector(name)
+        found[f"vector_{name}"] = torch.cat([images[:, None], look.moved(way, labels).cpu()], 1)
+    return found
+
+
 WAYS: dict[Way, Callable[[Look], dict[str, Tensor]]] = {
     "interpolation": interpolation,
     "truncation": truncation,
@@ -181,6 +260,9 @@ WAYS: dict[Way, Callable[[Look], dict[str, Tensor]]] = {
     "principal": principal_directions,
     "codes": codes,
     "attributes": attributes,
+    "traversal": traversal,
+    "pictures": pictures,
+    "vectors": vectors,
 }
 
 
@@ -193,21 +275,25 @@ def explore(
     steps: int = 9,
     reach: float = 3.0,
     labels: str | None = None,
+    attributes: list[str] | None = None,
+    data: FaceData | None = None,
     video: Literal["gif", "mp4", "none"] = "gif",
     frames: int = 24,
     device: str = "auto",
 ) -> None:
-    """Walk through a generator's latent space: sheets of pictures, and a film from seed to seed.
+    """Walk through a model's latent space: sheets of pictures, and a film from seed to seed.
 
     Args:
         checkpoint: A checkpoint written by ``fit``, or exported weights.
-        ways: What to show; by default all that this generator allows.
+        ways: What to show; by default all that this model allows.
         output: Folder of the sheets and the film.
         seed: Seed of the first row; the others count up.
         rows: Rows of a sheet.
         steps: Pictures of a row.
-        reach: How far to go to either side along a direction, in standard deviations.
+        reach: How far to go to either side along a direction, in standard deviations; in halves of a label's vector.
         labels: For conditional models, such as ``hair=curly``; the rest is drawn from the data.
+        attributes: For autoencoders, the labels whose vectors are shown, such as ``[hair=curly]``; all by default.
+        data: For autoencoders, the pictures shown to it and directions found from; by default those it was trained on.
         video: A film through all rows' seeds; ``mp4`` needs PyAV (``pip install lightning-avatars[video]``).
         frames: Frames from one seed to the next.
         device: ``cpu``, ``cuda``, … or ``auto`` for a GPU where there is one.
@@ -223,7 +309,12 @@ def explore(
         raise ValueError(f"rows and frames must be at least 1 and steps 2, got {rows}, {frames} and {steps}")
     if labels is not None and not module.conditional:
         raise ValueError(f"{checkpoint} was trained without labels, so that it can't obey {labels!r}")
-    look = Look(module, torch.arange(seed, seed + rows), steps, reach, labels)
+    if not module.encodes and (data is not None or attributes is not None):
+        raise ValueError(
+            f"--attributes and -c are for models that encode pictures, but {checkpoint} holds a {type(module).__name__}"
+        )
+    encoded = Encoded(module, data) if module.encodes else None
+    look = Look(module, torch.arange(seed, seed + rows), steps, reach, labels, encoded, attributes)
     say = Console(stderr=True).print
     with torch.no_grad():
         for way in ways or WAYS:

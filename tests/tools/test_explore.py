@@ -11,7 +11,9 @@ from PIL import Image
 
 from lightning_avatars.checkpoints import load_module
 from lightning_avatars.cli import main
-from lightning_avatars.images import to_bytes
+from lightning_avatars.encoding import Encoded
+from lightning_avatars.images import to_bytes, to_float
+from tests.conf.encoding import encoding_checkpoint
 from tests.conf.training import checkpoint_of
 
 STYLES = {
@@ -112,11 +114,91 @@ def test_codes_have_a_sheet_each(coded):
     assert cells("code_0").shape[:2] == (2, 3) and cells("code_1").shape[:2] == (2, 5)
 
 
+def test_autoencoders_have_sheets_of_pictures_directions_and_attributes(tmp_path):
+    main(["explore", str(encoding_checkpoint(tmp_path / "a.ckpt")), "--rows", "2", "--steps", "5", "--video", "none"])
+    names = ["interpolation_linear", "interpolation_spherical", "pictures", "traversal"]
+    names += ["vector_colour=blue", "vector_colour=red", "vector_large"]
+    assert written() == [f"{name}.png" for name in names]
+
+
+def test_pictures_go_from_one_reconstruction_to_the_next_between_the_pictures_themselves(tmp_path):
+    checkpoint = encoding_checkpoint(tmp_path / "a.ckpt")
+    main(["explore", str(checkpoint), "--ways", "[pictures]", "--rows", "3", "--steps", "3", "--video", "none"])
+    found, module = cells("pictures"), load_module(checkpoint)
+    images, _ = Encoded(module).pictures("test", torch.arange(3))
+    latents = module.encode(to_float(images))
+    halfway = (latents + latents.roll(-1, 0)) / 2
+    expected = [images, *(to_bytes(module.decode(z)) for z in (latents, halfway, latents.roll(-1, 0)))]
+    expected.append(images.roll(-1, 0))
+    assert (found == torch.stack(expected, 1).permute(0, 1, 3, 4, 2).numpy()).all()
+
+
+def test_a_traversal_begins_with_the_entry_that_varies_most_and_moves_it_alone(tmp_path):
+    checkpoint = encoding_checkpoint(tmp_path / "a.ckpt")
+    main(["explore", str(checkpoint), "--ways", "[traversal]", "--rows", "3", "--steps", "3", "--video", "none"])
+    found, encoded = cells("traversal").astype(int), Encoded(load_module(checkpoint))
+    deviation, mean = encoded.moments.deviation, encoded.moments.mean
+    order = deviation.argsort(descending=True)[:3].tolist()
+    for row, entry in zip(found, order, strict=True):
+        channel, square = divmod(entry, 4)
+        changed = np.zeros((8, 8, 3), bool)
+        changed[square // 2 * 4 :, square % 2 * 4 :, channel][:4, :4] = True
+        assert ((row[0] != row[2]) == changed).all()
+        assert abs(row[1][changed].mean() - float(mean[entry] + 1) * 127.5) <= 0.5
+        step = min(255, float(mean[entry] + 3 * deviation[entry] + 1) * 127.5)
+        assert abs(row[2][changed].mean() - step) <= 0.5
+
+
+def test_a_named_vector_is_walked_by_halves(tmp_path):
+    checkpoint = encoding_checkpoint(tmp_path / "a.ckpt")
+    arguments = ["--ways", "[vectors]", "--attributes", "[colour=blue]", "--rows", "2", "--steps", "3", "--reach", "2"]
+    main(["explore", str(checkpoint), *arguments, "--video", "none"])
+    assert written() == ["vector_colour=blue.png"]
+    module = load_module(checkpoint)
+    encoded = Encoded(module)
+    images, _ = encoded.pictures("test", torch.arange(2))
+    latents, vector = module.encode(to_float(images)), encoded.vector("colour=blue")
+    expected = [images, *(to_bytes(module.decode(latents + t * vector)) for t in (-1, 0, 1))]
+    assert (cells("vector_colour=blue") == torch.stack(expected, 1).permute(0, 1, 3, 4, 2).numpy()).all()
+
+
+def test_conditional_autoencoders_decode_with_each_pictures_labels_or_named_ones(tmp_path):
+    checkpoint = encoding_checkpoint(tmp_path / "a.ckpt", conditional=True)
+    arguments = ["--ways", "[pictures,traversal]", "--rows", "8", "--steps", "2", "--video", "none"]
+    main(["explore", str(checkpoint), *arguments])
+    module = load_module(checkpoint)
+    images, labels = Encoded(module).pictures("test", torch.arange(8))
+    assert 0 < labels[:, 2].sum() < 8
+    plain = to_bytes(module.network.decode(module.network.encode(to_float(images))))  # labels cancel out
+    found = cells("pictures").astype(int)
+    assert abs(found[:, 1] - plain.permute(0, 2, 3, 1).numpy()).max() <= 1
+    main(["explore", str(checkpoint), *arguments, "--labels", "large=1"])
+    small = (labels[:, 2] == 0).numpy()
+    brighter = cells("pictures").astype(int)[:, 1] - found[:, 1]
+    assert (brighter[~small] == 0).all() and 12 <= brighter[small].max() <= 13  # 0.1 of a range of 2 is 12.75 bytes
+
+
+def test_other_data_may_be_named_and_must_fit(tmp_path, capsys):
+    checkpoint = encoding_checkpoint(tmp_path / "a.ckpt", data={"dataset": {"class_path": "tests.gone.Data"}})
+    data = ["--data.dataset", "tests.conf.tiny.TinyFaces"]
+    arguments = ["explore", str(checkpoint), "--ways", "[vectors]", "--rows", "1", "--video", "none"]
+    main([*arguments, *data, "--data.resolution", "8"])
+    assert len(written()) == 3
+    with pytest.raises(SystemExit):
+        main([*arguments, *data, "--data.resolution", "16"])
+    assert "images of 3 x 8 x 8 (channels x height x width), but the data has 3 x 16 x 16" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--ways", "[truncation]"], "TinyGenerator of .* has no truncation: Each row goes from the mean style"),
         (["--steps", "1"], "rows and frames must be at least 1 and steps 2, got 6, 24 and 1"),
+        (["--ways", "[traversal]"], "TinyGenerator of .* has no traversal: Autoencoders: each row moves one entry"),
+        (
+            ["--attributes", "[large]"],
+            "--attributes and -c are for models that encode pictures, but .* Adversarial",
+        ),
         (["--labels", "a=b"], "was trained without labels, so that it can't obey 'a=b'"),
     ],
 )

@@ -110,3 +110,33 @@ def test_it_is_in_the_state_dict_and_loads():
 def test_a_half_life_must_be_positive(half_life):
     with pytest.raises(ValueError, match=f"above 0, got {half_life}"):
         Average(network(), half_life)
+
+
+def test_a_buffer_that_was_put_in_place_of_another_is_followed():
+    start, target = apart()
+    average = Average(start, half_life=100)
+    average.update(target, 8, 80)
+    target[1].running_mean = torch.full((4,), 7.0)
+    target[0].weight = nn.Parameter(torch.full((4, 3), 9.0))
+    average.update(target, 8, 0)  # all the way
+    assert average.average[1].running_mean.tolist() == [7.0] * 4 and (average.average[0].weight == 9).all()
+
+
+def test_weights_that_two_layers_share_move_once():
+    first = nn.Linear(3, 3, bias=False)
+    start = nn.Sequential(first, nn.Linear(3, 3, bias=False))
+    start[1].weight = first.weight
+    target = copy.deepcopy(start)
+    with torch.no_grad():
+        target[0].weight.add_(1)
+    average = Average(start, half_life=8, ramp=NO_RAMP)
+    average.update(target, 8, 8)
+    assert moved(average, target, start) == pytest.approx([0.5])
+
+
+def test_another_network_can_be_followed():
+    start, target = apart()
+    average = Average(start, half_life=100)
+    average.update(start, 8, 0)
+    average.update(target, 8, 0)
+    assert all(torch.equal(a, t) for a, t in zip(average.average.parameters(), target.parameters(), strict=True))

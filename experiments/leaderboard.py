@@ -28,6 +28,8 @@ HERE = Path(__file__).parent
 RESULTS, TABLE = HERE / "results", HERE / "README.md"
 BESIDE = ("precision", "recall", "coverage", "copied")
 MODELS = [name for name in shipped.names("model") if name != "recognition"]
+RUNS = Path("runs/leaderboard")
+FIRST_STAGES = {"vqgan_prior": "vqgan"}
 
 
 def leaderboard(
@@ -65,7 +67,7 @@ def recogniser(path: Path) -> str:
 
 def train(model: str, faces: str, seed: int, images: int, path: str | None, row: Path) -> None:
     """Run one fit in a process of its own and keep its score and its sheet."""
-    folder = Path("runs/leaderboard") / row.stem
+    folder = RUNS / row.stem
     shutil.rmtree(folder, ignore_errors=True)
     command = [
         sys.executable, "-m", "lightning_avatars", "fit", "--model", model, "--data", faces,
@@ -73,6 +75,8 @@ def train(model: str, faces: str, seed: int, images: int, path: str | None, row:
         "--preview.every", str(images), "--trainer.default_root_dir", str(folder),
     ]  # fmt: skip
     command += ["--data.dataset.path", path] if path else []
+    if model in FIRST_STAGES:
+        command += ["--model.first_stage", first_stage(model, faces, seed, images, path, row)]
     subprocess.run(command, check=True, env=os.environ | {"WANDB_MODE": "disabled"})
     result = next(r for r in read_results(folder / "results.json")[::-1] if r["set"] == "samples")
     row.parent.mkdir(parents=True, exist_ok=True)
@@ -81,6 +85,15 @@ def train(model: str, faces: str, seed: int, images: int, path: str | None, row:
         picture.quantize(256).save(row.with_suffix(".png"), optimize=True)
     facts = {"model": model, "data": faces, "seed": seed, "hardware": hardware(), "sheet": row.with_suffix(".png").name}
     row.write_text(json.dumps(facts | result, indent=2) + "\n")
+
+
+def first_stage(model: str, faces: str, seed: int, images: int, path: str | None, row: Path) -> str:
+    """Find the checkpoint that a second stage begins with, trained for as many images; train it where there is none."""
+    first = FIRST_STAGES[model]
+    stem = row.stem.replace(model, first, 1)
+    if not list((RUNS / stem / "checkpoints").glob("images_*.ckpt")):
+        train(first, faces, seed, images, path, row.with_name(f"{stem}.json"))
+    return str(max((RUNS / stem / "checkpoints").glob("images_*.ckpt")))
 
 
 def table(rows: list[dict]) -> str:

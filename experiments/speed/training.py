@@ -2,8 +2,10 @@
 
 python -m experiments.speed.training
 
-`fit` trains, and every few batches it waits while the loop trains as many of its own, so that other work on the machine
-hits both. Memory, and one process against two, are measured in processes of their own.
+`fit` trains with all callbacks of the command line, and every few batches it waits while the loop trains as many of
+its own, so that other work on the machine hits both. A segment is far shorter than a run: what a preview and a
+checkpoint take is measured at its end, and every batch is charged its share of one of each in ``OCCASION`` images.
+Memory, and one process against two, are measured in processes of their own.
 """
 
 from __future__ import annotations
@@ -31,9 +33,14 @@ from torch.optim import Optimizer
 from experiments.machine import hardware, high_water
 from experiments.pages import fill
 from lightning_avatars import shipped
+from lightning_avatars.callbacks.evaluate import SampleQuality
 from lightning_avatars.callbacks.guard import Guard
+from lightning_avatars.callbacks.likelihood import LikelihoodQuality
+from lightning_avatars.callbacks.predictions import Predictions
 from lightning_avatars.callbacks.preview import Preview
 from lightning_avatars.callbacks.progress import ImageProgress
+from lightning_avatars.callbacks.reconstruction import ReconstructionQuality
+from lightning_avatars.callbacks.results import RecognitionQuality
 from lightning_avatars.callbacks.run import Run
 from lightning_avatars.cli import TRAINER
 from lightning_avatars.data.avatars import Avatars
@@ -47,6 +54,7 @@ from lightning_avatars.terms.gradients import squared_gradient
 HERE = Path(__file__).parent
 RESULTS, PAGE = HERE / "training.json", HERE / "README.md"
 BETWEEN = 20  # batches of either, before the other's turn comes
+OCCASION = Preview().every  # images between previews, by default; checkpoints are half as frequent
 
 
 @dataclass(frozen=True)
@@ -76,7 +84,7 @@ class Case:
     threads: int = 2
 
 
-CPU = (Case("dcgan", 32, 64, batches=1000), Case("r3gan", 64, 32, batches=60))
+CPU = (Case("dcgan", 32, 64, batches=1000), Case("r3gan", 64, 32, batches=80))
 GPU = (
     Case("dcgan", 64, 256, device="cuda", precision="bf16-mixed"),
     Case("r3gan", 64, 256, device="cuda", precision="bf16-mixed"),
@@ -122,6 +130,7 @@ def overhead(case: Case, rounds: int) -> dict[str, Any]:
         "fit_images_per_second": round(median(run["fit"] for run in runs), 1),
         "ratios": [round(run["fit"] / run["loop"], 4) for run in runs],
         "milliseconds": round(median(1e3 * case.batch_size * (1 / run["fit"] - 1 / run["loop"]) for run in runs), 2),
+        "occasion_milliseconds": round(median(1e3 * run["occasion"] for run in runs), 1),
         "loop_peak_bytes": together(plain, short)["peak"],
         "fit_peak_bytes": together(fitted, short)["peak"],
     }
@@ -256,6 +265,8 @@ def turns(module: Adversarial, optimizers: dict[str, Optimizer], real: torch.Ten
 class Clock(Callback):
     """Times all batches but the first ones; lets a loop of its own train as many, a few at a time.
 
+    When all are done it times a preview and a checkpoint, of which a run has a few.
+
     Args:
         warm: Batches before the clock starts.
         loop: Trains a batch with each step; None for none.
@@ -264,7 +275,7 @@ class Clock(Callback):
 
     def __init__(self, warm: int, loop: Iterator[None] | None, device: str) -> None:
         self.warm, self.loop, self.device = warm, loop, device
-        self.seen, self.started, self.seconds, self.loop_seconds = 0, 0.0, 0.0, 0.0
+        self.seen, self.started, self.seconds, self.loop_seconds, self.occasion = 0, 0.0, 0.0, 0.0, 0.0
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
         if self.seen >= self.warm and (self.seen - self.warm) % BETWEEN == 0:
@@ -293,6 +304,14 @@ class Clock(Callback):
         self.pause()
         self.started = 0.0
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        run, preview = (next(c for c in trainer.callbacks if isinstance(c, kind)) for kind in (Run, Preview))
+        started = perf_counter()
+        preview.write(trainer, pl_module)
+        run.save(trainer, pl_module)
+        run.files.finish()
+        self.occasion = perf_counter() - started
+
 
 def interleaved(data: FaceData, case: Case) -> dict[str, float]:
     """Train by ``fit`` and in a loop, a few batches each at a time; images per second of both."""
@@ -300,20 +319,24 @@ def interleaved(data: FaceData, case: Case) -> dict[str, float]:
 
 
 def fitted(data: FaceData, case: Case, loop: Iterator[None] | None = None) -> dict[str, float]:
-    """Train by ``fit`` with averages, logs, previews, the guard and a checkpoint in the segment; images per second."""
+    """Train by ``fit`` with averages, logs, the guard, previews and checkpoints; images per second."""
     warm = max(2, case.batches // 10)
     images = (warm + case.batches) * data.batch_size
     clock = Clock(warm, loop, case.device)
     with tempfile.TemporaryDirectory() as folder:
-        run = Run(images, validate_every=0, save_every=images // 2)
-        callbacks = [run, Preview(images // 2), Guard(images // 4), ImageProgress(), clock]
+        callbacks = [
+            Run(images, validate_every=0, save_every=0), Preview(), Guard(), ImageProgress(),
+            SampleQuality(enabled=False), ReconstructionQuality(enabled=False), LikelihoodQuality(enabled=False),
+            Predictions(), RecognitionQuality(), clock,
+        ]  # fmt: skip
         trainer = Trainer(
             **TRAINER, accelerator="gpu" if case.device == "cuda" else "cpu", devices=case.processes,
             precision=case.precision, default_root_dir=folder, logger=default_loggers(Path(folder), "speed"),
             callbacks=callbacks, strategy=PhaseDDP() if case.processes > 1 else "auto",
         )  # fmt: skip
         trainer.fit(made(case), FaceData(data.dataset, data.resolution, data.batch_size))
-    rates = {"fit": case.batches * data.batch_size / clock.seconds}
+    batch = clock.seconds / case.batches + clock.occasion * data.batch_size / OCCASION
+    rates = {"fit": data.batch_size / batch, "occasion": clock.occasion}
     if loop is not None:
         rates["loop"] = case.batches * data.batch_size / clock.loop_seconds
     return rates
@@ -330,8 +353,9 @@ def tables(found: dict[str, Any]) -> list[str]:
     lines = [
         f"## Training on {found['hardware']}, torch {found['torch']}, medians of {found['rounds']} runs",
         "",
-        "| model | size, batch | precision | loop | `fit` | ratio | each run | a batch costs | memory, loop | `fit` |",
-        "|---" * 10 + "|",
+        "| model | size, batch | precision | loop | `fit` | ratio | each run | a batch costs "
+        "| a preview and a checkpoint | memory, loop | `fit` |",
+        "|---" * 11 + "|",
     ]
     for row in found["overhead"]:
         case = row["case"]
@@ -340,7 +364,8 @@ def tables(found: dict[str, Any]) -> list[str]:
             f"| {case['model']} | {case['resolution']}², {case['batch_size']} | {how} "
             f"| {row['loop_images_per_second']:,.0f}/s | {row['fit_images_per_second']:,.0f}/s "
             f"| **{median(row['ratios']):.3f}** | {', '.join(f'{ratio:.3f}' for ratio in row['ratios'])} "
-            f"| {row['milliseconds']:.2f} ms more | {mebibytes(row['loop_peak_bytes'])} "
+            f"| {row['milliseconds']:.2f} ms more "
+            f"| {row['occasion_milliseconds']:.0f} ms | {mebibytes(row['loop_peak_bytes'])} "
             f"| {mebibytes(row['fit_peak_bytes'])} |"
         )
     if "scaling" in found:

@@ -22,6 +22,7 @@ from lightning_avatars.evaluation.track import Track, on_screen
 from lightning_avatars.families.base import FaceModule
 
 T = TypeVar("T")
+REFRESH = 0.5  # seconds between two looks of the bar
 
 
 class ImageProgress(ProgressBar):
@@ -52,6 +53,7 @@ class ImageProgress(ProgressBar):
             TimeRemainingColumn(),
             TextColumn("left {task.fields[score]}"),
             console=self.console,
+            auto_refresh=False,  # a thread that draws ten times a second takes its time from training
         )
         self.task = self.bar.add_task("training", total=self.total, completed=self.first, kimg="", rate="…", score="")
         self.bar.start()
@@ -80,7 +82,7 @@ class ImageProgress(ProgressBar):
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: Batch, batch_idx: int
     ) -> None:
         now = time.monotonic()
-        if self.bar is None or now - self.shown < 0.25:
+        if self.bar is None or now - self.shown < REFRESH:
             return
         self.shown = now
         seen = pl_module.images_seen
@@ -90,12 +92,13 @@ class ImageProgress(ProgressBar):
             completed=seen,
             kimg=f"{seen / 1000:,.1f}/{self.total / 1000:,.0f} kimg",
             rate=f"{rate:,.0f} images/s",
+            refresh=True,
         )
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.bar is not None:
             headline = ((name, value) for name, value in self.scores(trainer).items() if is_headline(name))
-            self.bar.update(self.task, score=" ".join(f"{name} {value:.3g}" for name, value in headline))
+            self.bar.update(self.task, score=" ".join(f"{name} {value:.3g}" for name, value in headline), refresh=True)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.bar is None:
@@ -127,9 +130,12 @@ class ImageProgress(ProgressBar):
             yield from items
             return
         task = self.bar.add_task(description, total=len(items), kimg=description, rate="", score="")
-        for done, item in enumerate(items):
+        for done, item in enumerate(items, 1):
             yield item
-            self.bar.update(task, completed=done + 1, rate=f"{done + 1}/{len(items)}")
+            now = time.monotonic()
+            due = now - self.shown >= REFRESH
+            self.shown = now if due else self.shown
+            self.bar.update(task, completed=done, rate=f"{done}/{len(items)}", refresh=due)
         self.bar.remove_task(task)
 
     def scores(self, trainer: Trainer) -> dict[str, float]:

@@ -188,7 +188,7 @@ class Autoencoding(LatentModule):
             return None
         ratio = -torch.stack(made.rates).sum(0) if made.log_ratio is None else made.log_ratio  # nothing was drawn
         with torch.no_grad():
-            weights: Tensor = self.likelihood.log_prob(made.output.float(), image) + ratio
+            weights: Tensor = self.likelihood.log_mass(made.output.float(), image) + ratio
         return weights.unflatten(0, (-1, samples))
 
     def rates(self, batch: Batch, draws: Draws) -> list[Tensor]:

@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid, softplus
+from torch.special import log_ndtr
 
 from lightning_avatars.seeding import Draws
 
@@ -24,11 +25,18 @@ class Likelihood(nn.Module, ABC):
     """A distribution over images, N C H W in [-1, 1], that a decoder's output has the parameters of."""
 
     parameters_per_channel: int = 1  # numbers that the decoder gives for each channel of each pixel
-    of: Literal["bytes", "bits", "density"]  # what has a probability; real numbers have a density
+    of: Literal["bytes", "bits", "density"]  # what has a mass; real numbers have a density alone
 
     @abstractmethod
     def log_prob(self, output: Tensor, image: Tensor) -> Tensor:
         """Sum the logarithms of the probabilities, or densities, over pixels and channels: N, in nats."""
+
+    def log_mass(self, output: Tensor, image: Tensor) -> Tensor:
+        """Sum the logarithms of the probabilities of pictures, which scores are of: N, in nats.
+
+        That is ``log_prob``, but where it is a density: then, the share of it that lies in the cells of bytes.
+        """
+        return self.log_prob(output, image)
 
     @abstractmethod
     def mean(self, output: Tensor) -> Tensor:
@@ -44,7 +52,7 @@ class Likelihood(nn.Module, ABC):
         return image
 
     def facts(self) -> dict[str, str]:
-        """Say what ``log_prob`` depends on, for passports."""
+        """Say what ``log_mass`` depends on, for passports."""
         return {"likelihood": type(self).__name__, "of": self.of}
 
     def check(self, image: Tensor) -> None:
@@ -108,7 +116,9 @@ class Bernoulli(Likelihood):
 class Gaussian(Likelihood):
     """Normal pixels around the output, all of one deviation, which is learned (sigma-VAE, Rybkin et al. 2021).
 
-    The deviation is in units of the range [-1, 1]. A fixed one turns the likelihood into a squared error.
+    The deviation is in units of the range [-1, 1]. A fixed one turns the likelihood into a squared error. Training
+    raises the density; scores are of bytes, each with the share of the normal distribution that lies in its cell, those
+    of black and white reaching to infinity.
 
     Args:
         sigma: Standard deviation at the start.
@@ -116,7 +126,7 @@ class Gaussian(Likelihood):
         least: Smallest deviation: half a step of a byte hides nothing.
     """
 
-    of = "density"
+    of = "bytes"
 
     def __init__(self, sigma: float = 1.0, learned: bool = True, least: float = 1 / LEVELS) -> None:
         super().__init__()
@@ -136,8 +146,24 @@ class Gaussian(Likelihood):
         squares = ((image - output) * (-self.log_deviation).exp()).square()
         return -(squares / 2 + self.log_deviation + math.log(2 * math.pi) / 2).flatten(1).sum(1)
 
+    def log_mass(self, output: Tensor, image: Tensor) -> Tensor:
+        precision = (-self.log_deviation).exp()
+        lower, upper = ((image - output + edge / LEVELS) * precision for edge in (-1, 1))
+        inner = log_normal_share(lower, upper)
+        inner = torch.where(image > 1 - 1 / LEVELS, log_ndtr(-lower), inner)
+        return torch.where(image < -1 + 1 / LEVELS, log_ndtr(upper), inner).flatten(1).sum(1)
+
     def mean(self, output: Tensor) -> Tensor:
         return output.clamp(-1, 1)
+
+
+def log_normal_share(lower: Tensor, upper: Tensor) -> Tensor:
+    """Take the logarithm of the share of the standard normal distribution between two numbers, in both tails."""
+    right = lower + upper > 0
+    lower, upper = torch.where(right, -upper, lower), torch.where(right, -lower, upper)  # where digits are not lost
+    most = log_ndtr(upper)
+    share: Tensor = most + torch.log(-torch.expm1(log_ndtr(lower) - most))
+    return share
 
 
 class DiscretizedLogistic(Likelihood):

@@ -179,7 +179,7 @@ def test_the_mean_weight_is_the_lower_bound_and_more_samples_are_tighter():
     image = to_float(shown["image"]).repeat_interleave(4000, 0)
     with torch.no_grad():
         made = network(image)
-        bound = learner.likelihood.log_prob(made.output, image) - made.rates[0]
+        bound = learner.likelihood.log_mass(made.output, image) - made.rates[0]
     error = (found - bound.view(4, 4000)).std(1) / 4000**0.5
     assert ((found.mean(1) - bound.view(4, 4000).mean(1)).abs() < 4 * error).all()
     tighter = found.logsumexp(1) - math.log(4000)
@@ -193,7 +193,7 @@ def test_words_weigh_as_much_as_it_takes_to_name_them():
     found = learner.log_weights(shown, 2, draws(4))
     assert found is not None and torch.equal(found[:, 0], found[:, 1])
     output = learner.sampler.eval()(to_float(shown["image"])).output
-    expected = learner.likelihood.log_prob(output, to_float(shown["image"])) - 16 * math.log(8)
+    expected = learner.likelihood.log_mass(output, to_float(shown["image"])) - 16 * math.log(8)
     torch.testing.assert_close(found[:, 0], expected)
     counts = learner.word_counts(shown)
     assert counts is not None and counts.shape == (8,) and counts.sum() == 4 * 16
@@ -203,7 +203,7 @@ def test_an_autoencoder_without_a_prior_has_no_likelihood_and_without_words_no_c
     learner = MODULES["plain"]()
     assert learner.log_weights(batch(), 2, draws()) is None and learner.rates(batch(), draws()) == []
     assert learner.word_counts(batch()) is None
-    assert learner.likelihood_facts() == {"likelihood": "Gaussian", "of": "density"}
+    assert learner.likelihood_facts() == {"likelihood": "Gaussian", "of": "bytes"}
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -58,6 +58,26 @@ def test_gaussian_is_torch_distributions(sigma):
     torch.testing.assert_close(Gaussian(sigma).log_prob(output, image), expected, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize("sigma", [0.005, 0.1, 1.0])
+def test_bytes_have_the_share_of_the_normal_distribution_in_their_cells(sigma):
+    image = bytes_of(2, 3, 4, 4).double()
+    output = image + numbers(2, 3, 4, 4).double() * 2 * sigma
+    normal = Normal(output, sigma)
+    upper = torch.where(image > 0.999, 1.0, normal.cdf(image + 1 / 255))
+    lower = torch.where(image < -0.999, 0.0, normal.cdf(image - 1 / 255))
+    expected = (upper - lower).log().flatten(1).sum(1)
+    for kind in (torch.float64, torch.float32):
+        found = Gaussian(sigma).log_mass(output.to(kind), image.to(kind)).double()
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("mean", [-1.0, 0.3, 40.0])
+def test_the_normal_shares_of_all_bytes_sum_to_one_and_are_finite_far_away(mean):
+    values = (torch.arange(256) / 127.5 - 1).view(256, 1, 1, 1)
+    found = Gaussian(0.05).log_mass(torch.full_like(values, mean), values).detach()
+    assert found.isfinite().all() and float(found.exp().sum()) == pytest.approx(1, abs=1e-5)
+
+
 def test_the_learned_deviation_becomes_that_of_the_errors_and_stays_above_the_least():
     for errors, found in ((0.2, 0.2), (0.0, 1 / 255)):
         likelihood = Gaussian()
@@ -149,7 +169,7 @@ def test_impossible_deviations_are_errors(make, said):
 
 
 def test_passports_say_what_has_a_probability():
-    assert Gaussian().facts() == {"likelihood": "Gaussian", "of": "density"}
+    assert Gaussian().facts() == {"likelihood": "Gaussian", "of": "bytes"}
     assert DiscretizedLogistic().facts()["of"] == "bytes"
     assert Bernoulli().facts()["of"] == "bits" and Bernoulli().facts()["binarisation"].startswith("drawn")
     assert Bernoulli(stochastic=False).facts()["binarisation"].startswith("none")

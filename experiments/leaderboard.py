@@ -23,10 +23,21 @@ from experiments.machine import hardware
 from experiments.pages import fill
 from lightning_avatars import shipped
 from lightning_avatars.evaluation.scores import read_results
+from lightning_avatars.metrics.weights import ALEXNET, ALEXNET_FEATURES, weights_folder
 
 HERE = Path(__file__).parent
 RESULTS, TABLE = HERE / "results", HERE / "README.md"
 BESIDE = ("precision", "recall", "coverage", "copied")
+OF_PICTURES = {  # of what a model makes of given pictures: column -> set and kind of score, and how it is written
+    "PSNR": ("reconstruction", "psnr", ".1f"),
+    "SSIM": ("reconstruction", "ssim", ".3f"),
+    "LPIPS": ("reconstruction", "lpips_alex", ".4f"),
+    "`fd`": ("reconstruction", "fd", ".3g"),
+    "bits per dimension": ("likelihood", "bpd_iwae10", ".2f"),
+    "by the ELBO": ("likelihood", "bpd_elbo", ".2f"),
+    "nats of latents": ("likelihood", "rate", ".3g"),
+    "words used": ("likelihood", "codes_used", ".1%"),
+}
 MODELS = [name for name in shipped.names("model") if name != "recognition"]
 RUNS = Path("runs/leaderboard")
 FIRST_STAGES = {"vqgan_prior": "vqgan"}
@@ -54,6 +65,7 @@ def leaderboard(
             train(model, faces, seed, images, (paths or {}).get(faces), row)
     rows = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*_seed*.json"))]
     fill(TABLE, "leaderboard", table(rows))
+    fill(TABLE, "reconstructions", reconstructions(rows))
     fill(TABLE, "recognisers", "\n".join(recogniser(RESULTS / f"{name}.json") for name in ("avatarnet", "mnistnet")))
 
 
@@ -75,25 +87,49 @@ def train(model: str, faces: str, seed: int, images: int, path: str | None, row:
         "--preview.every", str(images), "--trainer.default_root_dir", str(folder),
     ]  # fmt: skip
     command += ["--data.dataset.path", path] if path else []
+    command += ["--reconstruction.perceptual", "alex"] if alexnet_is_there() else []
+    facts = {"model": model, "data": faces, "seed": seed, "hardware": hardware()}
     if model in FIRST_STAGES:
-        command += ["--model.first_stage", first_stage(model, faces, seed, images, path, row)]
+        first = first_stage(model, faces, seed, images, path, row)
+        checkpoint = max((RUNS / first.stem / "checkpoints").glob("images_*.ckpt"))
+        command += ["--model.first_stage", str(checkpoint)]
+        facts["first_stage_seconds"] = json.loads(first.read_text())["training"]["seconds"]
     subprocess.run(command, check=True, env=os.environ | {"WANDB_MODE": "disabled"})
-    result = next(r for r in read_results(folder / "results.json")[::-1] if r["set"] == "samples")
+    keep(folder, row, facts)
+
+
+def alexnet_is_there() -> bool:
+    """Tell whether LPIPS can be taken; nothing is fetched for it."""
+    return any((weights_folder() / weights.file).is_file() for weights in (ALEXNET, ALEXNET_FEATURES))
+
+
+def keep(folder: Path, row: Path, facts: dict) -> None:
+    """Write the row of a run, and its sheets."""
+    results = {result["set"]: result for result in read_results(folder / "results.json")}  # the newest of each set
+    samples = results.pop("samples")
     row.parent.mkdir(parents=True, exist_ok=True)
-    sheet = next((folder / "previews").glob("samples_*.png"))
-    with Image.open(sheet) as picture:
-        picture.quantize(256).save(row.with_suffix(".png"), optimize=True)
-    facts = {"model": model, "data": faces, "seed": seed, "hardware": hardware(), "sheet": row.with_suffix(".png").name}
-    row.write_text(json.dumps(facts | result, indent=2) + "\n")
+    facts = facts | {"sheet": keep_sheet(folder, "samples", row.with_suffix(".png"))}
+    if "reconstruction" in results:
+        name = row.with_name(f"{row.stem}_reconstructions.png")
+        facts |= {"reconstructions": keep_sheet(folder, "reconstructions", name)}
+    sets = {name: {part: found[part] for part in ("scores", "passport")} for name, found in results.items()}
+    row.write_text(json.dumps(facts | samples | ({"sets": sets} if sets else {}), indent=2) + "\n")
 
 
-def first_stage(model: str, faces: str, seed: int, images: int, path: str | None, row: Path) -> str:
-    """Find the checkpoint that a second stage begins with, trained for as many images; train it where there is none."""
+def keep_sheet(folder: Path, name: str, path: Path) -> str:
+    """Copy the newest sheet of a run in few colours; return its name."""
+    with Image.open(max((folder / "previews").glob(f"{name}_*.png"))) as picture:
+        picture.quantize(256).save(path, optimize=True)
+    return path.name
+
+
+def first_stage(model: str, faces: str, seed: int, images: int, path: str | None, row: Path) -> Path:
+    """Find the row of what a second stage begins with, trained for as many images; train it where there is none."""
     first = FIRST_STAGES[model]
-    stem = row.stem.replace(model, first, 1)
-    if not list((RUNS / stem / "checkpoints").glob("images_*.ckpt")):
-        train(first, faces, seed, images, path, row.with_name(f"{stem}.json"))
-    return str(max((RUNS / stem / "checkpoints").glob("images_*.ckpt")))
+    found = row.with_name(row.name.replace(model, first, 1))
+    if not (found.is_file() and list((RUNS / found.stem / "checkpoints").glob("images_*.ckpt"))):
+        train(first, faces, seed, images, path, found)
+    return found
 
 
 def table(rows: list[dict]) -> str:
@@ -120,6 +156,36 @@ def table(rows: list[dict]) -> str:
     return "\n".join(parts)
 
 
+def reconstructions(rows: list[dict]) -> str:
+    """One table per dataset and number of images, of the models that make something of given pictures."""
+    parts = []
+    encoding = [row for row in rows if row.get("sets", {}).get("reconstruction")]
+    for faces, images in sorted({(row["data"], row["images_seen"]) for row in encoding}):
+        chosen = [row for row in encoding if (row["data"], row["images_seen"]) == (faces, images)]
+        groups = [[row for row in chosen if row["model"] == name] for name in {row["model"] for row in chosen}]
+        groups.sort(key=lambda group: -average(group, "reconstruction", "psnr"))
+        shown = chosen[0]["sets"]["reconstruction"]["passport"]["reference"]
+        parts += [
+            f"### {faces}, {images:,} images: reconstructions\n",
+            f"Of {shown['images']:,} pictures of the {shown['split']} split.\n",
+            f"| model | {' | '.join(OF_PICTURES)} | seeds | sheet |",
+            "|---" * (len(OF_PICTURES) + 3) + "|",
+        ]
+        for group in groups:
+            found = [(average(group, of, kind), written) for of, kind, written in OF_PICTURES.values()]
+            values = ["" if value is None else format(value, written) for value, written in found]
+            sheet = f"[sheet](results/{group[0]['reconstructions']})"
+            parts.append(f"| {' | '.join([group[0]['model'], *values, str(len(group)), sheet])} |")
+        parts.append("")
+    return "\n".join(parts)
+
+
+def average(group: list[dict], of: str, kind: str) -> float | None:
+    """Take the mean of a score of one of the sets over runs; None where none has it."""
+    found = [score["value"] for row in group if (score := scored(row.get("sets", {}).get(of, {"scores": {}}), kind))]
+    return mean(found) if found else None
+
+
 def scored(row: dict, kind: str) -> dict | None:
     """Find a score by its name, or by the kind that its name begins with."""
     return next((found for name, found in row["scores"].items() if name == kind or name.startswith(f"{kind}_")), None)
@@ -132,12 +198,14 @@ def cells(group: list[dict], score: str) -> list[str]:
     spread = f" ± {stdev(values):.2g}" if len(values) > 1 else f" [{low:.3g}, {high:.3g}]"
     beside = [[found["value"] for row in group if (found := scored(row, kind))] for kind in BESIDE]
     right = [found["value"] for row in group if (found := scored(row, "accuracy"))]
+    before = [row["first_stage_seconds"] for row in group if "first_stage_seconds" in row]
+    first = f"{mean(before):.0f} + " if before else ""
     return [
         group[0]["model"],
         f"{mean(values):.3g}{spread}",
         *(f"{mean(found):.3f}" if found else "" for found in beside),
         f"{mean(right):.1%}" if right else "",
-        f"{mean(row['training']['seconds'] for row in group):.0f}",
+        f"{first}{mean(row['training']['seconds'] for row in group):.0f}",
         f"{mean(row['training']['images_per_second'] for row in group):.0f}",
         str(len(group)),
         f"[sheet](results/{group[0]['sheet']})",

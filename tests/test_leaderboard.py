@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 SCORE = "fd_avatarnet_5k"
@@ -89,6 +90,72 @@ def test_every_dataset_and_number_of_images_has_its_own_table_and_score(leaderbo
 def test_tables_are_markdown_of_equal_columns(leaderboard):
     rows = [line for line in leaderboard.table([row(), row("gan")]).splitlines() if line.startswith("|")]
     assert len(rows) == 4 and {line.count("|") for line in rows} == {12}
+
+
+def encoder(model, psnr, **likelihood):
+    seen = {"images": 2000, "split": "val"}
+    sets = {"reconstruction": {"scores": scores(psnr_2k=psnr, fd_avatarnet_2k=3.0), "passport": {"reference": seen}}}
+    sets |= {"likelihood": {"scores": scores(**likelihood), "passport": {}}} if likelihood else {}
+    return row(model, sets=sets, reconstructions=f"{model}_reconstructions.png")
+
+
+def test_models_that_encode_have_a_table_of_their_own(leaderboard):
+    words = encoder("vqgan", 20.0, codes_used_1k=0.987)
+    rows = [
+        row("gan"),
+        words,
+        encoder("vae", 30.0, bpd_elbo_1k=1.25, bpd_iwae10_1k=1.2, rate_1k=99.6, rate_level0_1k=1),
+    ]
+    lines = leaderboard.reconstructions(rows).splitlines()
+    assert lines[0] == "### avatars32, 100,000 images: reconstructions"
+    assert lines[2] == "Of 2,000 pictures of the val split."
+    assert {line.count("|") for line in lines[4:] if line} == {12}
+    assert lines[6:8] == [
+        "| vae | 30.0 |  |  | 3 | 1.20 | 1.25 | 99.6 |  | 1 | [sheet](results/vae_reconstructions.png) |",
+        "| vqgan | 20.0 |  |  | 3 |  |  |  | 98.7% | 1 | [sheet](results/vqgan_reconstructions.png) |",
+    ]
+
+
+def test_a_prior_says_how_long_its_first_stage_took(leaderboard):
+    assert leaderboard.cells([row("vqgan_prior", first_stage_seconds=123.4)], SCORE)[7] == "123 + 200"
+
+
+class Fits:
+    """In place of a process that trains: leaves what a run leaves, and remembers its command."""
+
+    def __init__(self):
+        self.commands = []
+
+    def __call__(self, command, **options):
+        self.commands.append(command)
+        folder = Path(command[command.index("--trainer.default_root_dir") + 1])
+        (folder / "checkpoints").mkdir(parents=True)
+        (folder / "checkpoints/images_000100032.ckpt").touch()
+        (folder / "previews").mkdir()
+        for name in ("samples", "reconstructions"):
+            Image.new("RGB", (4, 4)).save(folder / f"previews/{name}_000100032.png")
+        facts = {"images_seen": 100_032, "training": {"seconds": 7.0, "images_per_second": 1.0}, "passport": {}}
+        sets = ["samples"] + ["reconstruction"] * ("vqgan" in command)
+        results = [facts | {"stage": "val", "set": name, "scores": scores(**{SCORE: 5.0})} for name in sets]
+        (folder / "results.json").write_text(json.dumps({"schema": 2, "results": results}))
+
+
+def test_a_prior_begins_with_a_first_stage_that_saw_as_many_images(leaderboard, monkeypatch, tmp_path):
+    fits = Fits()
+    monkeypatch.setattr(leaderboard.subprocess, "run", fits)
+    monkeypatch.setattr(leaderboard, "RUNS", tmp_path / "runs")
+    target = leaderboard.RESULTS / "vqgan_prior_avatars32_100k_seed0.json"
+    for _ in range(2):  # the second time the first stage is there
+        leaderboard.train("vqgan_prior", "avatars32", 0, 100_000, None, target)
+    assert [command[command.index("--model") + 1] for command in fits.commands] == ["vqgan", *["vqgan_prior"] * 2]
+    checkpoint = tmp_path / "runs/vqgan_avatars32_100k_seed0/checkpoints/images_000100032.ckpt"
+    assert fits.commands[1][fits.commands[1].index("--model.first_stage") + 1] == str(checkpoint)
+    found, first = (json.loads(path.read_text()) for path in (target, target.with_name(f"{checkpoint.parts[-3]}.json")))
+    assert found["first_stage_seconds"] == 7.0 and "sets" not in found and found["scores"][SCORE]["value"] == 5.0
+    assert first["sets"]["reconstruction"]["scores"][SCORE]["value"] == 5.0
+    assert (leaderboard.RESULTS / first["reconstructions"]).is_file() and (
+        leaderboard.RESULTS / found["sheet"]
+    ).is_file()
 
 
 def test_a_recognisers_test_accuracies(leaderboard, tmp_path):

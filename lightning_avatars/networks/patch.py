@@ -33,6 +33,7 @@ class PatchDiscriminator(Discriminator):
         normalization: Makes the norm after a convolution from its number of channels; no batch norm may meet a gradient
             penalty.
         spectral: Divide weights by their largest singular value (Miyato et al. 2018).
+        source_channels: Channels of what was translated; where there are any, they come before the images' channels.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class PatchDiscriminator(Discriminator):
         max_width: int = 512,
         normalization: Callable[[int], nn.Module] = BatchNorm2d,
         spectral: bool = False,
+        source_channels: int = 0,
     ) -> None:
         super().__init__(label_dim)
         if layers < 0 or width < 1:
@@ -56,7 +58,7 @@ class PatchDiscriminator(Discriminator):
             )
         kernel, padding = (4, 1) if layers else (1, 0)
         strides = [2] * layers + [1] if layers else [1, 1]
-        widths = [channels, *(min(width << number, max_width) for number in range(len(strides)))]
+        widths = [source_channels + channels, *(min(width << number, max_width) for number in range(len(strides)))]
         self.stages = nn.ModuleList()
         for (before, after), stride in zip(pairwise(widths), strides, strict=True):
             norm = normalization(after) if len(self.stages) else nn.Identity()  # the first layer has none

@@ -38,6 +38,12 @@ def test_sizes_are_pix2pixs():
     assert sum(p.numel() for p in network.parameters()) == 2_764_737 + biases, "as the authors' code"
 
 
+def test_what_was_translated_comes_before_the_image():
+    network = PatchDiscriminator(256, source_channels=3)
+    assert sum(p.numel() for p in network.parameters()) == 2_764_737 + 896 + 16 * 3 * 64, "as pix2pix's, 6 channels"
+    assert network.stages[0][0].weight.shape == (64, 6, 4, 4)
+
+
 @pytest.mark.parametrize("spectral", [False, True])
 def test_every_parameter_learns_and_labels_matter(spectral):
     torch.manual_seed(0)

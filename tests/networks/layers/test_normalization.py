@@ -1,4 +1,4 @@
-"""Batch norm over processes against one process with the whole batch; layer norm for images."""
+"""Batch norm over processes against one process with the whole batch; layer and instance norm for images."""
 
 import copy
 import socket
@@ -9,7 +9,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
-from lightning_avatars.networks.layers.normalization import BatchNorm2d, LayerNorm2d
+from lightning_avatars.networks.layers.normalization import BatchNorm2d, InstanceNorm2d, LayerNorm2d
 
 PARTS = (5, 3)  # images of each process
 
@@ -103,3 +103,33 @@ def test_layer_norm_normalises_each_image_alone():
     y = LayerNorm2d(4)(x).flatten(1).detach()
     assert y.mean(1) == pytest.approx(0, abs=1e-4)
     assert y.std(1, correction=0) == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("affine", [False, True])
+def test_instance_norm_is_torchs_own(affine):
+    torch.manual_seed(0)
+    ours, native = InstanceNorm2d(4, affine).double(), nn.InstanceNorm2d(4, affine=affine).double()
+    if affine:
+        nn.init.normal_(ours.weight)
+        nn.init.normal_(ours.bias)
+        native.load_state_dict(ours.state_dict())
+    x = (torch.randn(3, 4, 5, 6, dtype=torch.float64) * 3 + 7).requires_grad_()
+    weight = torch.randn_like(x)
+    torch.testing.assert_close(ours(x), native(x))
+    (mine,), (other,) = (torch.autograd.grad(norm(x), x, weight) for norm in (ours, native))
+    torch.testing.assert_close(mine, other)
+
+
+def test_instance_norm_keeps_half_precision_and_sums_in_float32():
+    torch.manual_seed(0)
+    x = (torch.randn(2, 4, 64, 64) + 3).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        y = InstanceNorm2d(4, affine=True)(x)
+    assert y.dtype == torch.bfloat16
+    exact = nn.InstanceNorm2d(4).double()(x.double())
+    assert (y.double() - exact).abs().max() < 0.02, "rounding of results below 4, and nothing more"
+
+
+def test_instance_norm_of_single_pixels_is_refused():
+    with pytest.raises(ValueError, match="one pixel"):
+        InstanceNorm2d(2)(torch.zeros(4, 2, 1, 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from colorsys import hsv_to_rgb
 from pathlib import Path
 
 import torch
@@ -18,6 +19,16 @@ def to_float(image: Tensor) -> Tensor:
 def to_bytes(image: Tensor) -> Tensor:
     """Floats in [-1, 1] to bytes 0 … 255, rounded and clamped."""
     return image.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def coloured(maps: Tensor, classes: int) -> Tensor:
+    """Give each class of label maps, N 1 H W, a colour of its own, N 3 H W bytes; class 0 is black.
+
+    Hues go round by the golden ratio, so that few classes differ much; every second class is pale.
+    """
+    colours = [hsv_to_rgb(i * 0.618 % 1, 0.9 if i % 2 else 0.5, float(i > 0)) for i in range(classes)]
+    table = to_bytes(torch.tensor(colours, device=maps.device) * 2 - 1)
+    return table[maps[:, 0].long()].permute(0, 3, 1, 2)
 
 
 def to_picture(image: Tensor) -> Image.Image:

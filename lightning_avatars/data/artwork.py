@@ -122,6 +122,6 @@ def draw(name: str, options: Options, resolution: int, background: str) -> Drawi
     return Drawing(image, blake2b(source.tobytes(), digest_size=16).digest(), variants)
 
 
-def draw_many(name: str, options: list[Options], resolution: int, background: str) -> list[Drawing]:
-    """Draw several avatars: what one process is asked for at a time."""
-    return [draw(name, chosen, resolution, background) for chosen in options]
+def draw_many(orders: list[tuple[str, Options]], resolution: int, background: str) -> list[Drawing]:
+    """Draw several avatars, each of a style with options: what one process is asked for at a time."""
+    return [draw(name, options, resolution, background) for name, options in orders]

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from lightning_avatars.data.artwork import (
-    Drawing,
     Options,
     check_style,
     draw_many,
@@ -24,6 +23,9 @@ from lightning_avatars.data.avataaars import AVATAAARS, FIXED
 from lightning_avatars.data.base import FaceDataset, Picture
 from lightning_avatars.data.workers import in_order, process_pool, progress
 from lightning_avatars.seeding import uniform_at
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 FEW = 500  # avatars that are drawn before further processes have started
 
@@ -53,10 +55,8 @@ class Avatars(FaceDataset):
         split: tuple[float, float, float] | Literal["standard"] = (0.7, 0.15, 0.15),
     ) -> None:
         super().__init__(split)
-        if count < 1:
-            raise ValueError(f"count is {count}; at least 1 avatar must be drawn")
-        if not re.fullmatch("#[0-9a-fA-F]{6}", background):
-            raise ValueError(f"background is {background!r}; it must be a colour like #ffffff, six hexadecimal digits")
+        check_count(count)
+        check_background(background)
         check_style(style)
         self.count, self.style, self.seed, self.background = count, style, seed, background
         self.groups = chosen_groups(style, attributes)
@@ -82,20 +82,43 @@ class Avatars(FaceDataset):
 
     def pictures(self, resolution: int) -> Iterator[Picture]:
         chosen = choose(self.seed, self.count) if self.style == "avataaars" else []
-        options = [self.options(i, chosen) for i in range(self.count)]
-        drawings = draw_all(self.style, options, resolution, self.background)
-        task = f"Drawing {self.count:,} avatars at {resolution}x{resolution}"
-        for i, drawing in enumerate(progress(drawings, task, self.count)):
+        work = partial(draw_many, resolution=resolution, background=self.background)
+        drawings = draw_all(work, orders(self.style, self.seed, self.count), resolution)
+        for i, drawing in enumerate(drawings):
             values = chosen[i] if chosen else named(drawing.variants)
-            labels = [values.get(group, "none") == value for group, known in self.groups.items() for value in known]
-            yield Picture(f"{self.seed}-{i}", drawing.image, np.array(labels, np.float32), drawing.digest)
+            yield Picture(f"{self.seed}-{i}", drawing.image, one_hot(values, self.groups), drawing.digest)
 
-    def options(self, index: int, chosen: list[dict[str, str]]) -> Options:
-        """DiceBear's options for one avatar: all of them where ``chosen``, else only its seed."""
-        if not chosen:
-            return {"seed": f"{self.seed}-{index}"}
-        parts = [AVATAAARS[group][value].options for group, value in chosen[index].items()]
-        return {key: option for part in [FIXED, *parts] for key, option in part.items()}
+
+def orders(style: str, seed: int, count: int) -> list[tuple[str, Options]]:
+    """List the avatars of a style with DiceBear's options: all of them where curated, else only a seed."""
+    if style == "avataaars":
+        return [(style, options_of(values)) for values in choose(seed, count)]
+    return [(style, {"seed": f"{seed}-{i}"}) for i in range(count)]
+
+
+def options_of(values: dict[str, str]) -> Options:
+    """DiceBear's options for a curated avatar."""
+    parts = [AVATAAARS[group][value].options for group, value in values.items()]
+    return {key: option for part in [FIXED, *parts] for key, option in part.items()}
+
+
+def one_hot(values: dict[str, str], groups: dict[str, list[str]]) -> npt.NDArray[np.float32]:
+    """Write an avatar's values as labels: one number for each value of each group."""
+    return np.array(
+        [values.get(group, "none") == value for group, known in groups.items() for value in known], np.float32
+    )
+
+
+def check_count(count: int) -> None:
+    """Raise unless there is something to draw."""
+    if count < 1:
+        raise ValueError(f"count is {count}; at least 1 avatar must be drawn")
+
+
+def check_background(background: str) -> None:
+    """Raise unless a colour is written ``#rrggbb``."""
+    if not re.fullmatch("#[0-9a-fA-F]{6}", background):
+        raise ValueError(f"background is {background!r}; it must be a colour like #ffffff, six hexadecimal digits")
 
 
 def chosen_groups(style: str, attributes: list[str] | None) -> dict[str, list[str]]:
@@ -126,13 +149,13 @@ def choose(seed: int, count: int) -> list[dict[str, str]]:
     return [dict(zip(columns, row, strict=True)) for row in zip(*(c.tolist() for c in columns.values()), strict=True)]
 
 
-def draw_all(style: str, options: list[Options], resolution: int, background: str) -> Iterator[Drawing]:
+def draw_all(work: Callable[[list[T]], list[R]], items: list[T], resolution: int) -> Iterator[R]:
     """Draw avatars in order, on all cores where they are many; only a few at a time are in memory."""
     size = max(1, min(250, 2**24 // (3 * resolution**2)))
-    chunks = (options[start : start + size] for start in range(0, len(options), size))
-    work = partial(draw_many, style, resolution=resolution, background=background)
-    if len(options) <= FEW:
-        yield from chain.from_iterable(map(work, chunks))
+    chunks = (items[start : start + size] for start in range(0, len(items), size))
+    task = f"Drawing {len(items):,} avatars at {resolution}x{resolution}"
+    if len(items) <= FEW:
+        yield from progress(chain.from_iterable(map(work, chunks)), task, len(items))
     else:
         with process_pool() as pool:
-            yield from chain.from_iterable(in_order(pool, work, chunks))
+            yield from progress(chain.from_iterable(in_order(pool, work, chunks)), task, len(items))

@@ -14,6 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from lightning_avatars.data.sources import Source
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+LOSSY = ("JPEG", "WEBP")
 MOST_PIXELS = 2**26  # 8192 x 8192
 
 
@@ -63,7 +64,14 @@ class Preparation:
 
     def decode(self, data: bytes) -> Decoded:
         """Decode and prepare the content of a picture file; raise where that cannot be done."""
-        image = self.eight_bit(upright(data))
+        return self.prepare(self.opened(data))
+
+    def opened(self, data: bytes) -> Image.Image:
+        """Open the content of a picture file as an 8-bit picture of these channels, of its own size."""
+        return self.eight_bit(upright(data))
+
+    def prepare(self, image: Image.Image) -> Decoded:
+        """Prepare an 8-bit picture of these channels."""
         digest = blake2b(b"%d %d %d " % (*image.size, self.channels) + image.tobytes(), digest_size=16).digest()
         pixels = np.asarray(self.square(image)).reshape(self.resolution, self.resolution, self.channels)
         return Decoded(np.ascontiguousarray(pixels.transpose(2, 0, 1)), digest, image.size)
@@ -117,6 +125,62 @@ def from_16_bit(image: Image.Image) -> Image.Image:
 
 
 @dataclass(frozen=True)
+class HalfPreparation(Preparation):
+    """How one half of a picture of double width becomes a square of bytes.
+
+    Args:
+        half: Which half is taken.
+    """
+
+    half: Literal["left", "right"] = "left"
+
+    def fingerprint(self) -> dict[str, object]:
+        return {**super().fingerprint(), "half": self.half}
+
+    def eight_bit(self, image: Image.Image) -> Image.Image:
+        width, height = image.size
+        if width % 2:
+            raise UnreadableError(f"{width} x {height} pixels are not two pictures side by side: the width is odd")
+        left = 0 if self.half == "left" else width // 2
+        return super().eight_bit(image.crop((left, 0, left + width // 2, height)))
+
+
+@dataclass(frozen=True)
+class MapPreparation(Preparation):
+    """How a label map becomes a square of class numbers: nothing is interpolated, the nearest pixel is taken.
+
+    Padding is class 0.
+    """
+
+    channels: int = 1
+    background: str = "black"
+
+    def fingerprint(self) -> dict[str, object]:
+        return {**super().fingerprint(), "filter": "nearest"}
+
+    def opened(self, data: bytes) -> Image.Image:
+        kind = Image.open(io.BytesIO(data), formats=FORMATS).format
+        if kind in LOSSY:
+            raise UnreadableError(f"a label map must not be a {kind}, which changes numbers; make it a PNG")
+        return super().opened(data)
+
+    def eight_bit(self, image: Image.Image) -> Image.Image:
+        """Take the numbers of a map, of a palette's picture its places; raise where the pixels are no numbers."""
+        if image.mode not in ("1", "L", "P", "I", "I;16"):
+            raise UnreadableError(
+                f"a label map has one channel of class numbers, this picture is {image.mode}; turn its colours into "
+                "numbers first"
+            )
+        numbers = np.asarray(image)
+        if numbers.min() < 0 or numbers.max() > 255:
+            raise UnreadableError(f"class numbers are 0 to 255, this map has {numbers.min()} to {numbers.max()}")
+        return Image.fromarray(numbers.astype(np.uint8))
+
+    def resize(self, image: Image.Image, size: tuple[int, int], box: tuple[int, int, int, int]) -> Image.Image:
+        return image.resize(size, Image.Resampling.NEAREST, box)
+
+
+@dataclass(frozen=True)
 class Decoder:
     """Read and prepare some pictures of a source; work for another process."""
 
@@ -129,7 +193,26 @@ class Decoder:
     def one(self, name: str) -> Decoded:
         try:
             return self.preparation.decode(self.source.read(name))
-        except UnidentifiedImageError:
-            return Decoded(error=f"not a picture of a known format ({', '.join(FORMATS)})")
         except Exception as error:  # decoders raise all there is for broken files, and one file must not end the run
-            return Decoded(error=str(error) or type(error).__name__)
+            return Decoded(error=reason(error))
+
+
+@dataclass(frozen=True)
+class PairDecoder:
+    """Read and prepare the pictures of some pairs; work for another process.
+
+    Args:
+        parts: What each picture of a pair is -> how it is read.
+    """
+
+    parts: dict[str, Decoder]
+
+    def __call__(self, pairs: list[dict[str, str]]) -> list[dict[str, Decoded]]:
+        return [{part: self.parts[part].one(name) for part, name in names.items()} for names in pairs]
+
+
+def reason(error: Exception) -> str:
+    """Say why a picture cannot be read."""
+    if isinstance(error, UnidentifiedImageError):
+        return f"not a picture of a known format ({', '.join(FORMATS)})"
+    return str(error) or type(error).__name__

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from PIL import ImageColor
 
-from lightning_avatars.data.base import FaceDataset, Picture
+from lightning_avatars.data.base import FaceDataset, Picture, Split
 from lightning_avatars.data.cache import file_hash
-from lightning_avatars.data.decode import Decoded, Decoder, Preparation
+from lightning_avatars.data.decode import Decoder, Preparation
 from lightning_avatars.data.sources import Source, find
+from lightning_avatars.data.splits import SPLITS
 from lightning_avatars.data.tables import Table, read_table
 from lightning_avatars.data.workers import in_order, process_pool, progress
 
 FEW = 1000  # pictures that are decoded before other processes have started
 CHUNK = 16
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class ImageFolder(FaceDataset):
@@ -37,7 +41,7 @@ class ImageFolder(FaceDataset):
             and fills up with the background.
         background: Colour under transparent parts and around padded pictures: a name or ``#rrggbb``.
         channels: 3 for colour, 1 for gray.
-        split: Shares of train, validation and test.
+        split: Shares of train, validation and test, or ``standard``: as folders called train, val and test tell.
         max_rejected: Largest share of unreadable pictures that is left out and listed; above it the run stops.
     """
 
@@ -53,8 +57,7 @@ class ImageFolder(FaceDataset):
         max_rejected: float = 0.01,
     ) -> None:
         super().__init__(split, max_rejected)
-        if len(ImageColor.getrgb(background)) != 3:
-            raise ValueError(f"background is {background!r}; it must be an opaque colour")
+        check_background(background)
         if columns is not None and attributes is None:
             raise ValueError(f"columns {columns} are asked for, but attributes names no table to take them from")
         self.path, self.columns, self.channels = Path(path).expanduser(), columns, channels
@@ -83,10 +86,10 @@ class ImageFolder(FaceDataset):
         names = source.names()
         if self.attributes is not None:
             check_names(names, table, self.path, self.attributes)
-        decoded = decode(source, replace(self.preparation, resolution=resolution), names)
+        decoded = decode(Decoder(source, replace(self.preparation, resolution=resolution)), names)
         for name, one in zip(names, progress(decoded, f"Preparing {self.name}", len(names)), strict=True):
             labels = table.values[table.rows[name]] if self.attributes is not None else np.zeros(0, np.float32)
-            yield Picture(name, one.image, labels, one.digest, error=one.error, size=one.size)
+            yield Picture(name, one.image, labels, one.digest, None, split_of(name), one.error, one.size)
 
     def table(self) -> Table:
         """Read the labels; none where there is no table."""
@@ -95,15 +98,29 @@ class ImageFolder(FaceDataset):
         return read_table(self.attributes, self.columns)
 
 
-def decode(source: Source, preparation: Preparation, names: list[str]) -> Iterator[Decoded]:
-    """Decode pictures in order, on all cores where they are many."""
-    decoder = Decoder(source, preparation)
-    if len(names) <= FEW:
-        yield from map(decoder.one, names)
+def decode(decoder: Callable[[list[T]], list[R]], items: list[T]) -> Iterator[R]:
+    """Decode pictures, or pairs of them, in order, on all cores where they are many."""
+    chunks = (items[i : i + CHUNK] for i in range(0, len(items), CHUNK))
+    if len(items) <= FEW:
+        yield from chain.from_iterable(map(decoder, chunks))
         return
     with process_pool() as pool:
-        for chunk in in_order(pool, decoder, (names[i : i + CHUNK] for i in range(0, len(names), CHUNK))):
-            yield from chunk
+        yield from chain.from_iterable(in_order(pool, decoder, chunks))
+
+
+def check_background(background: str) -> None:
+    """Raise unless a colour is known and opaque."""
+    try:
+        opaque = len(ImageColor.getrgb(background)) == 3
+    except ValueError:
+        opaque = False
+    if not opaque:
+        raise ValueError(f"background is {background!r}; it must be an opaque colour, such as white or #ffffff")
+
+
+def split_of(name: str) -> Split | None:
+    """Tell the published split of a picture from the folder that it is in, where that is called like one."""
+    return next((split for split in SPLITS if name.startswith(f"{split}/")), None)
 
 
 def check_names(names: Iterable[str], table: Table, path: Path, attributes: Path) -> None:

@@ -38,10 +38,13 @@ class Source(ABC):
 
 
 def find(path: Path) -> Source:
-    """Open a folder or a zip; raise an error that says what is there instead."""
+    """Open a folder or a zip, or a folder in a zip (``faces.zip/masks``); raise an error that says what is there."""
     path = path.expanduser()
     if path.is_dir():
         return Folder(path)
+    archive = next((parent for parent in path.parents if parent.is_file()), None)
+    if archive is not None and zipfile.is_zipfile(archive):
+        return Zip(archive, archive.stat().st_mtime_ns, path.relative_to(archive).as_posix() + "/")
     if not path.exists():
         raise FileNotFoundError(f"no folder or zip at {path} (looked from {Path.cwd()}); give the path of the pictures")
     if not zipfile.is_zipfile(path):
@@ -87,13 +90,20 @@ class Folder(Source):
 
 @dataclass(frozen=True)
 class Zip(Source):
-    """A zip, read in place; a top folder called like the zip is not part of the names."""
+    """A zip, read in place; a top folder called like the zip is not part of the names.
+
+    Args:
+        path: The zip.
+        changed: Time of its last change, so that a rewritten zip is opened anew.
+        inside: A folder in it, with a slash at its end; all of it by default.
+    """
 
     path: Path
-    changed: int  # time of the last change, so that a rewritten zip is opened anew
+    changed: int
+    inside: str = ""
 
     def opened(self) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
-        return open_zip(self.path, self.changed, os.getpid())
+        return open_zip(self.path, self.changed, self.inside, os.getpid())
 
     def names(self) -> list[str]:
         return list(self.opened()[1])
@@ -108,14 +118,18 @@ class Zip(Source):
         return combined(f"{name}\0{member.file_size}\0{member.CRC}" for name, member in self.opened()[1].items())
 
 
-@lru_cache(maxsize=4)
-def open_zip(path: Path, changed: int, process: int) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
+@lru_cache(maxsize=8)
+def open_zip(path: Path, changed: int, inside: str, process: int) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
     """Open a zip and list its pictures, once per process: a forked one must not share its parent's file."""
     archive = zipfile.ZipFile(path)
     found = {member.filename: member for member in archive.infolist() if is_picture(member.filename)}
     top = f"{path.stem}/" if all(name.startswith(f"{path.stem}/") for name in found) else ""
-    names = complain_if_empty(sorted(found), path)
-    return archive, {name.removeprefix(top): found[name] for name in names}
+    found = {
+        name.removeprefix(top).removeprefix(inside): found[name]
+        for name in found
+        if name.removeprefix(top).startswith(inside)
+    }
+    return archive, {name: found[name] for name in complain_if_empty(sorted(found), path / inside)}
 
 
 def is_picture(name: str) -> bool:

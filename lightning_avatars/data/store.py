@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lightning_avatars.data.base import FaceDataset, Picture, Split
 
 FORMAT = 1
+PIXELS = ["images"]  # where a store was made before there were others
 RAW_LIMIT = 32 * 2**30
 log = logging.getLogger(__name__)
 
@@ -86,9 +87,17 @@ class Store:
         self.names = Texts(Blobs(directory, "names"))
         identities = Texts(Blobs(directory, "identities"))  # empty where unknown
         self.identities = identities if len(identities.blobs.bytes) else None
-        self.pixels: npt.NDArray[np.uint8] | Blobs = (
-            Blobs(directory, "images") if self.compressed else mapped(directory / "images.npy")
-        )
+        further = {
+            name: mapped(directory / f"{name}.npy")
+            for name in ("domains", "others")
+            if f"{name}.npy" in contents["sizes"]
+        }
+        self.domains: npt.NDArray[np.int64] | None = further.get("domains")
+        self.others: npt.NDArray[np.int64] | None = further.get("others")  # places of the counterparts
+        self.planes: dict[str, npt.NDArray[np.uint8] | Blobs] = {
+            name: Blobs(directory, name) if self.compressed else mapped(directory / f"{name}.npy")
+            for name in contents.get("planes", PIXELS)
+        }
 
     def __reduce__(self) -> tuple[type[Store], tuple[Path]]:
         return Store, (self.directory,)
@@ -96,11 +105,12 @@ class Store:
     def __len__(self) -> int:
         return len(self.splits)
 
-    def read(self, index: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-        """Read pictures: uint8, N C H W, a copy of their own."""
-        if isinstance(self.pixels, Blobs):
-            return np.stack([from_png(self.pixels[int(i)]) for i in index])
-        return self.pixels[index]
+    def read(self, index: npt.NDArray[np.int64], plane: str = "images") -> npt.NDArray[np.uint8]:
+        """Read pictures, or their ``sources`` or ``masks``: uint8, N C H W, a copy of their own."""
+        pixels = self.planes[plane]
+        if isinstance(pixels, Blobs):
+            return np.stack([from_png(pixels[int(i)]) for i in index])
+        return pixels[index]
 
     def split(self, name: Split) -> npt.NDArray[np.int64]:
         """Places of a split's pictures, ascending; raise where there are none."""
@@ -146,9 +156,10 @@ def build(dataset: FaceDataset, resolution: int, raw_limit: int = RAW_LIMIT) -> 
 
 
 def store_key(dataset: FaceDataset, resolution: int) -> str:
-    """Hash all that a store depends on."""
+    """Hash all that a store depends on; what a dataset has not is left out, so that its key stays as it was."""
     parts = [FORMAT, resolution, dataset.channels, dataset.name, dataset.fingerprint(), dataset.label_names]
-    choices = [dataset.split, dataset.max_rejected]
+    beside = [dataset.source_channels, dataset.mask_names, dataset.domain_names, dataset.counterparts]
+    choices = [dataset.split, dataset.max_rejected, *([beside] if any(beside) else [])]
     return hashlib.sha256(json.dumps([parts, choices], sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -180,45 +191,96 @@ def make(dataset: FaceDataset, resolution: int, key: str, directory: Path, raw_l
 def write(dataset: FaceDataset, resolution: int, key: str, directory: Path, raw_limit: int) -> None:
     """Write all pictures of a dataset that can be read; raise where too many cannot."""
     rejected: list[tuple[str, str]] = []
-    digests, identities, standard = bytearray(), list[str](), bytearray()
-    shape = (dataset.channels, resolution, resolution)
+    digests, identities, origins = bytearray(), list[str](), list[bytes]()
+    standard, domains = bytearray(), list[int]()
+    shapes = shapes_of(dataset, resolution)
     label_names = dataset.label_names
     with writing(directory.parent):
-        writer = StoreWriter(directory, shape, len(label_names), raw_limit)
+        writer = StoreWriter(directory, shapes, len(label_names), raw_limit)
     with writer:
         for picture in dataset.pictures(resolution):
             if picture.image is None:
                 rejected.append((readable(picture.name), readable(picture.error or "unreadable")))
                 continue
-            check(picture, shape, len(label_names))
+            check(picture, dataset, shapes, len(label_names))
             digests += picture.digest
             identities.append(picture.identity or "")
+            origins.append(picture.origin)
+            domains += [] if picture.domain is None else [picture.domain]
             if dataset.split == "standard":
                 standard.append(SPLITS.index(published(picture, dataset)))
             with writing(directory.parent):
                 writer.add(picture)
         check_rejected(rejected, len(identities), dataset)
+        check_domains(domains, dataset)
         if dataset.split == "standard":
             splits = np.frombuffer(standard, np.uint8)
         else:
             table = np.frombuffer(digests, np.uint8).reshape(-1, 16)
-            splits = assign(dataset.split, table, identities if any(identities) else None)
+            known, paired = (which if any(which) else None for which in (identities, origins))
+            splits = assign(dataset.split, table, known, paired)
+        further = {"domains": np.array(domains, np.int64)} if dataset.domain_names else {}
+        if dataset.counterparts:
+            further["others"] = counterparts(identities, splits, dataset)
         contents = {"format": FORMAT, "key": key, "dataset": dataset.name, "label_names": label_names}
         with writing(directory.parent):
             writer.splits.append(splits)
+            for name, numbers in further.items():
+                writer.add_table(name, numbers)
             writer.finish({**contents, "rejected": rejected, "fingerprint": dataset.fingerprint()})
 
 
-def check(picture: Picture, shape: tuple[int, int, int], labels: int) -> None:
+def shapes_of(dataset: FaceDataset, resolution: int) -> dict[str, tuple[int, int, int]]:
+    """Tell C H W of the pictures and of what a dataset has beside them."""
+    channels = {"images": dataset.channels, "sources": dataset.source_channels, "masks": int(bool(dataset.mask_names))}
+    return {name: (count, resolution, resolution) for name, count in channels.items() if count}
+
+
+def check(picture: Picture, dataset: FaceDataset, shapes: dict[str, tuple[int, int, int]], labels: int) -> None:
     """Raise where a dataset yields what it should not."""
-    assert picture.image is not None
-    if picture.image.shape != shape or picture.image.dtype != np.uint8:
-        raise ValueError(f"{picture.name}: expected uint8 {shape}, got {picture.image.dtype} {picture.image.shape}")
+    for name, pixels in {"images": picture.image, "sources": picture.source, "masks": picture.mask}.items():
+        shape = shapes.get(name)
+        found = None if pixels is None else (pixels.dtype.name, pixels.shape)
+        if found != (shape and ("uint8", shape)):
+            raise ValueError(f"{picture.name}: expected {name} of uint8 {shape}, got {found}")
     if picture.labels.shape != (labels,) or len(picture.digest) != 16:
         raise ValueError(
             f"{picture.name}: expected {labels} labels and a digest of 16 bytes, "
             f"got {picture.labels.shape} and {len(picture.digest)}"
         )
+    if picture.mask is not None and (largest := int(picture.mask.max())) >= len(dataset.mask_names):
+        raise ValueError(
+            f"{picture.name}: its label map has class {largest}, but only {len(dataset.mask_names)} classes are known, "
+            f"0 to {len(dataset.mask_names) - 1}: {', '.join(dataset.mask_names)}"
+        )
+    if picture.domain not in (range(len(dataset.domain_names)) if dataset.domain_names else [None]):
+        raise ValueError(f"{picture.name}: domain {picture.domain} is none of {dataset.domain_names}")
+
+
+def check_domains(domains: list[int], dataset: FaceDataset) -> None:
+    """Raise where a domain has too few pictures to be one."""
+    for name, count in zip(
+        dataset.domain_names, np.bincount(domains, minlength=len(dataset.domain_names)), strict=True
+    ):
+        if count < 2:
+            raise ValueError(
+                f"domain {name!r} of {dataset.name} has {count} pictures; a domain needs more than one: add pictures, "
+                "or correct where they are taken from"
+            )
+
+
+def counterparts(identities: list[str], splits: npt.NDArray[np.uint8], dataset: FaceDataset) -> npt.NDArray[np.int64]:
+    """Find for every picture the next one of the same identity in its split; after the last comes the first."""
+    groups: dict[tuple[str, int], list[int]] = {}
+    for place, person in enumerate(zip(identities, splits.tolist(), strict=True)):
+        groups.setdefault(person, []).append(place)
+    others = np.zeros(len(identities), np.int64)
+    for (who, _), places in groups.items():
+        if not who or len(places) == 1:
+            has = f"{who} has one in a split" if who else "some pictures are of nobody known"
+            raise ValueError(f"{dataset.name} promises another picture of everybody, but {has}")
+        others[places] = [*places[1:], places[0]]
+    return others
 
 
 def check_rejected(rejected: list[tuple[str, str]], kept: int, dataset: FaceDataset) -> None:
@@ -256,7 +318,8 @@ def damage(directory: Path) -> str | None:
             if (found := (directory / name).stat().st_size) != size:
                 return f"{name} has {found:,} bytes, not {size:,}"
         sums = {line[66:]: line[:64] for line in (directory / SUMS).read_text().splitlines()}
-        for name in [CONTENTS, *(contents["sizes"].keys() - {"images.npy"})]:
+        pixels = {f"{plane}.npy" for plane in contents.get("planes", PIXELS)}
+        for name in [CONTENTS, *(contents["sizes"].keys() - pixels)]:
             if file_hash(directory / name) != sums[name]:
                 return f"{name} is not as it was written"
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
@@ -270,9 +333,10 @@ def mapped(path: Path) -> npt.NDArray[Any]:
 
 
 def from_png(data: bytes) -> npt.NDArray[np.uint8]:
-    """Read C H W bytes from a PNG."""
+    """Read the C H W bytes of a square picture from a PNG."""
     pixels = np.asarray(Image.open(io.BytesIO(data)))
-    return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    width = pixels.shape[1]
+    return pixels.reshape(-1, width, width) if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
 def readable(text: str) -> str:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from math import prod
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -83,19 +84,23 @@ class StoreWriter:
 
     Args:
         directory: Where they are made; it must not exist.
-        shape: C H W of the pictures.
+        shapes: C H W of the pictures, ``images``, and of what lies beside their pixels, ``sources`` and ``masks``.
         labels: Number of labels.
         raw_limit: Bytes of pixels above which pictures are kept as PNG.
     """
 
-    def __init__(self, directory: Path, shape: tuple[int, int, int], labels: int, raw_limit: int) -> None:
+    def __init__(self, directory: Path, shapes: dict[str, tuple[int, int, int]], labels: int, raw_limit: int) -> None:
         directory.mkdir(parents=True)
         self.directory, self.raw_limit = directory, raw_limit
-        self.images: ArrayStream | BlobStream = ArrayStream(directory / "images.npy", np.uint8, shape)
+        self.bytes_each = sum(prod(shape) for shape in shapes.values())
+        self.planes: dict[str, ArrayStream | BlobStream] = {
+            name: ArrayStream(directory / f"{name}.npy", np.uint8, shape) for name, shape in shapes.items()
+        }
         self.labels = ArrayStream(directory / "labels.npy", np.float32, (labels,))
         self.digests = ArrayStream(directory / "digests.npy", np.uint8, (16,))
         self.sizes = ArrayStream(directory / "sizes.npy", np.int32, (2,))
         self.splits = ArrayStream(directory / "splits.npy", np.uint8)
+        self.further: list[ArrayStream] = []
         self.names, self.identities = BlobStream(directory, "names"), BlobStream(directory, "identities")
         self.waiting: list[Picture] = []
 
@@ -109,17 +114,16 @@ class StoreWriter:
             stream.drop()
 
     def streams(self) -> list[ArrayStream | BlobStream]:
-        tables = [self.labels, self.digests, self.sizes, self.splits]
-        return [self.images, *tables, self.names, self.identities]
+        tables = [self.labels, self.digests, self.sizes, self.splits, *self.further]
+        return [*self.planes.values(), *tables, self.names, self.identities]
 
     @property
     def compressed(self) -> bool:
-        return isinstance(self.images, BlobStream)
+        return isinstance(self.planes["images"], BlobStream)
 
     def add(self, picture: Picture) -> None:
         self.waiting.append(picture)
-        assert picture.image is not None
-        if len(self.waiting) * picture.image.nbytes >= BUFFER or len(self.waiting) == 1024:
+        if len(self.waiting) * self.bytes_each >= BUFFER or len(self.waiting) == 1024:
             self.flush()
 
     def flush(self) -> None:
@@ -131,29 +135,39 @@ class StoreWriter:
         self.sizes.append(np.array([picture.size or (0, 0) for picture in pictures]))
         self.names.append(picture.name.encode("utf-8", "replace") for picture in pictures)
         self.identities.append((picture.identity or "").encode() for picture in pictures)
-        self.append_images(np.stack([picture.image for picture in pictures if picture.image is not None]))
+        self.append_planes({name: np.stack([plane(picture, name) for picture in pictures]) for name in self.planes})
 
-    def append_images(self, images: npt.NDArray[np.uint8]) -> None:
-        if (
-            isinstance(self.images, ArrayStream)
-            and (self.images.rows + len(images)) * images[0].nbytes > self.raw_limit
-        ):
-            self.compress(self.images)
-        if isinstance(self.images, ArrayStream):
-            self.images.append(images)
+    def add_table(self, name: str, numbers: npt.NDArray[np.int64]) -> None:
+        """Write a number for each picture into a file of its own."""
+        self.further.append(ArrayStream(self.directory / f"{name}.npy", np.int64))
+        self.further[-1].append(numbers)
+
+    def append_planes(self, planes: dict[str, npt.NDArray[np.uint8]]) -> None:
+        if not self.compressed and self.sizes.rows * self.bytes_each > self.raw_limit:
+            for name in self.planes:
+                self.compress(name)
+        for name, images in planes.items():
+            self.append_images(name, images)
+
+    def append_images(self, name: str, images: npt.NDArray[np.uint8]) -> None:
+        stream = self.planes[name]
+        if isinstance(stream, ArrayStream):
+            stream.append(images)
         else:
             with ThreadPoolExecutor(cores()) as pool:
-                self.images.append(pool.map(to_png, images))
+                stream.append(pool.map(to_png, images))
 
-    def compress(self, raw: ArrayStream) -> None:
+    def compress(self, name: str) -> None:
         """Begin to keep PNGs: what was written raw is written again."""
+        raw = self.planes[name]
+        assert isinstance(raw, ArrayStream)
         raw.finish()
         old = raw.path.rename(self.directory / "raw.npy")
-        self.images = BlobStream(self.directory, "images")
+        self.planes[name] = BlobStream(self.directory, name)
         images = np.load(old, mmap_mode="r", allow_pickle=False)
         step = max(1, BUFFER // images[0].nbytes) if len(images) else 1
         for start in range(0, len(images), step):
-            self.append_images(np.asarray(images[start : start + step]))
+            self.append_images(name, np.asarray(images[start : start + step]))
         old.unlink()
 
     def finish(self, contents: dict[str, object]) -> None:
@@ -163,18 +177,25 @@ class StoreWriter:
             stream.finish()
         files = sorted(self.directory.iterdir())
         sizes = {file.name: file.stat().st_size for file in files}
-        contents = {**contents, "compressed": self.compressed, "sizes": sizes}
+        contents = {**contents, "planes": list(self.planes), "compressed": self.compressed, "sizes": sizes}
         write_text(self.directory / CONTENTS, json.dumps(contents, indent=1, default=str))
-        tables = [file for file in files if file.name != "images.npy"]
+        tables = [file for file in files if file.stem not in self.planes]
         sums = [f"{file_hash(file)}  {file.name}\n" for file in [*tables, self.directory / CONTENTS]]
         write_text(self.directory / SUMS, "".join(sums))
 
 
+def plane(picture: Picture, name: str) -> npt.NDArray[np.uint8]:
+    """Return the pixels of a picture, of its source or of its label map."""
+    pixels = {"images": picture.image, "sources": picture.source, "masks": picture.mask}[name]
+    assert pixels is not None
+    return pixels
+
+
 def to_png(image: npt.NDArray[np.uint8]) -> bytes:
-    """Compress C H W bytes without loss."""
+    """Compress C H W bytes without loss: as colour, else channel below channel in gray."""
     file = io.BytesIO()
-    pixels = image.transpose(1, 2, 0)
-    Image.fromarray(pixels[..., 0] if len(image) == 1 else pixels).save(file, "PNG", compress_level=1)
+    pixels = image.transpose(1, 2, 0) if len(image) == 3 else image.reshape(-1, image.shape[2])
+    Image.fromarray(pixels).save(file, "PNG", compress_level=1)
     return file.getvalue()
 
 

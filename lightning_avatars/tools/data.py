@@ -1,4 +1,4 @@
-"""Look at a dataset before training on it: counts, sizes, rejects, copies, labels and a sheet of pictures."""
+"""Look at a dataset before training on it: counts, sizes, rejects, copies, labels, classes, domains and a sheet."""
 
 from __future__ import annotations
 
@@ -10,19 +10,24 @@ import torch
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from torch import Tensor
 
-from lightning_avatars.data.base import FaceData
+from lightning_avatars.data.base import Batch, FaceData, whole_batch
 from lightning_avatars.data.splits import SPLITS
 from lightning_avatars.data.store import Store
-from lightning_avatars.images import save_sheet
+from lightning_avatars.images import coloured, save_sheet
 
 MOST_LINES = 40
 MOST_LABELS = 100
+MOST_MAPS = 2000
 SHEET_PIXELS = 1200
 
 
 def data(data: FaceData, output: Path | None = None) -> None:
     """Show what a dataset holds, and write a sheet of its pictures.
+
+    Beside each picture are what it is translated from, its label map in colours, and its counterpart, where there are
+    any; each domain has rows of its own.
 
     Args:
         data: The dataset, its resolution and its splits.
@@ -36,9 +41,13 @@ def data(data: FaceData, output: Path | None = None) -> None:
         console.print(rejects(store.rejected))
     if store.label_names:
         console.print(balance(store))
+    if store.domains is not None:
+        console.print(domains(store, store.domains, data.domain_names))
+    if data.mask_names:
+        console.print(classes(store, data.mask_names))
     output = output or Path("runs", "data", f"{data.dataset.name}-{data.resolution}.png")
-    columns = max(2, min(12, SHEET_PIXELS // data.resolution, len(store)))
-    save_sheet(torch.from_numpy(store.read(chosen(store, columns * min(columns, 8)))), columns, output)
+    images, columns = look(data, store)
+    save_sheet(images, columns, output)
     console.print(f"A sheet of pictures: {output}", soft_wrap=True, markup=False)
 
 
@@ -49,6 +58,12 @@ def overview(data: FaceData, store: Store) -> Table:
         table.add_row(f"{split} pictures", f"{count:,} ({count / len(store):.1%})")
     table.add_row("rejected pictures", f"{len(store.rejected):,}")
     copies, across = copies_of(store.digests, store.splits)
+    if data.source_channels:
+        table.add_row("sources", f"{data.source_channels} channels")
+    if data.mask_names:
+        table.add_row("label maps", f"{len(data.mask_names)} classes")
+    if store.others is not None:
+        table.add_row("counterparts", "one for each picture")
     table.add_row("exact copies", f"{copies:,}" + (f", {across:,} in more than one split" if across else ""))
     if store.identities is not None:
         known = [who for who in store.identities if who]
@@ -60,6 +75,27 @@ def overview(data: FaceData, store: Store) -> Table:
     stored = sum(file.stat().st_size for file in store.directory.iterdir())
     table.add_row("store", f"{stored / 2**20:,.1f} MiB, {'compressed' if store.compressed else 'raw'}")
     table.add_row("folder", escape(str(store.directory)))
+    return table
+
+
+def domains(store: Store, of: npt.NDArray[np.int64], names: list[str]) -> Table:
+    """Count the pictures of each domain in each split."""
+    table = Table("domain", *SPLITS, title="Domains: pictures")
+    for place, name in enumerate(names):
+        counts = np.bincount(store.splits[of == place], minlength=len(SPLITS))
+        table.add_row(escape(name), *(f"{count:,}" for count in counts))
+    return table
+
+
+def classes(store: Store, names: list[str]) -> Table:
+    """Tell how much of the label maps each class covers, and in how many of them it is; of many maps, some are read."""
+    maps = [store.read(np.array([place]), "masks") for place in chosen(np.arange(len(store)), MOST_MAPS)]
+    counts = np.stack([np.bincount(one.ravel(), minlength=len(names)) for one in maps])
+    title = f"Classes of {len(maps):,} label maps" if len(maps) < len(store) else "Classes of the label maps"
+    table = Table("class", "name", "share of pixels", "share of maps", title=title)
+    covered, present = counts.sum(0) / counts.sum(), (counts > 0).mean(0)
+    for number, (name, pixels, pictures) in enumerate(zip(names, covered, present, strict=True)):
+        table.add_row(str(number), escape(name), f"{pixels:.2%}", f"{pictures:.1%}")
     return table
 
 
@@ -109,6 +145,32 @@ def balance(store: Store) -> Table:
     return table
 
 
-def chosen(store: Store, count: int) -> npt.NDArray[np.int64]:
-    """Choose pictures at even distances."""
-    return np.linspace(0, len(store) - 1, min(count, len(store))).round().astype(np.int64)
+def look(data: FaceData, store: Store) -> tuple[Tensor, int]:
+    """Choose pictures, and lay what is beside each beside it; each domain begins a row of its own.
+
+    Returns:
+        Bytes, N C H W, and how many make a row.
+    """
+    width = len(store.planes) + (store.others is not None)
+    of = np.zeros(len(store), np.int64) if store.domains is None else store.domains
+    sets = [np.flatnonzero(of == domain) for domain in np.unique(of)]
+    across = max(1, min(max(2, min(12, SHEET_PIXELS // data.resolution)) // width, *map(len, sets), len(store)))
+    rows = max(1, min(across * width, 8) // len(sets))
+    counts = [min(rows, len(places) // across) * across for places in sets[:-1]] + [rows * across]
+    index = np.concatenate([chosen(places, count) for places, count in zip(sets, counts, strict=True)])
+    return shown_of(whole_batch(store, index), len(data.mask_names)), across * width
+
+
+def shown_of(batch: Batch, classes: int) -> Tensor:
+    """Lay sources, label maps, pictures and their counterparts side by side: bytes, one after the other, C H W."""
+    maps = [coloured(batch["mask"], classes)] if "mask" in batch else []
+    sources, others = ([batch[name]] if name in batch else [] for name in ("source", "other"))
+    parts = [*sources, *maps, batch["image"], *others]
+    channels = max(len(part[0]) for part in parts)
+    parts = [part.expand(-1, channels, -1, -1) if len(part[0]) == 1 else part for part in parts]
+    return torch.stack(parts, 1).flatten(0, 1)
+
+
+def chosen(places: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
+    """Choose some places at even distances."""
+    return places[np.linspace(0, len(places) - 1, min(count, len(places))).round().astype(np.int64)]

@@ -161,7 +161,7 @@ def test_bad_paths_and_colours_say_what_to_do(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"no pictures in .*empty"):
         build(ImageFolder(tmp_path / "empty"), 8)
-    with pytest.raises(ValueError, match="unknown color"):
+    with pytest.raises(ValueError, match="background is 'whiteish'; it must be an opaque colour"):
         ImageFolder(tmp_path, background="whiteish")
     with pytest.raises(ValueError, match="opaque"):
         ImageFolder(tmp_path, background="#ffffff00")

@@ -131,3 +131,14 @@ def test_a_zip_is_told_by_its_directory_and_opened_anew_when_it_changes(tmp_path
     pack(path, {**files, "b.png": b"changed"})
     os.utime(path, (1, 1))
     assert find(path).fingerprint() != first and find(path).read("b.png") == b"changed"
+
+
+@pytest.mark.parametrize("top", ["", "faces/"])
+def test_a_folder_in_a_zip_is_a_place_of_its_own(tmp_path, files, top):
+    path = pack(tmp_path / "faces.zip", {**files, "abc/x.png": b"4"}, top)
+    source = find(path / "a")
+    assert source.names() == ["c.JPG", "d/e.webp"] and source.read("d/e.webp") == b"3"
+    assert find(path / "a/d").names() == ["e.webp"] and find(path / "abc").names() == ["x.png"]
+    assert len({find(place).fingerprint() for place in (path, path / "a", path / "abc")}) == 3
+    with pytest.raises(ValueError, match=r"no pictures in .*faces\.zip/none"):
+        find(path / "none").names()

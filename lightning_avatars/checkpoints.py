@@ -32,6 +32,7 @@ FOLDER = "checkpoints"
 BEST = "best.ckpt"
 SEAL = b"crc32:"  # and eight digits: the comment at the end of a checkpoint, which is a zip
 SEAL_LENGTH = len(SEAL) + 8
+KNOWN = ("label_names", "domain_names", "mask_names", "source_channels")  # what modules know of their data
 
 
 class WholeFiles(TorchCheckpointIO):
@@ -217,7 +218,7 @@ def export_weights(module: GenerativeModule, path: Path) -> None:
     about = {
         "config": {name: part for name, part in module.config.items() if name != "data" or is_public(part)},
         "images_seen": module.images_seen,
-        "label_names": module.label_names,
+        **{name: getattr(module, name) for name in KNOWN},
     }
     rows = module.label_rows if module.conditional else module.label_rows[:0]
     tensors = module.sampling_state() | {"label_rows": rows}
@@ -260,7 +261,9 @@ def load_exported(path: Path) -> GenerativeModule:
         module = build(about["config"])
         if not isinstance(module, GenerativeModule):
             raise TypeError(f"a {type(module).__name__} makes no pictures")
-        module.label_rows, module.label_names = tensors.pop("label_rows"), about["label_names"]
+        module.label_rows = tensors.pop("label_rows")
+        for name in {"label_names"} | (about.keys() & set(KNOWN)):  # older files have but the first
+            setattr(module, name, about[name])
         module.images_seen = int(about["images_seen"])
         module.load_sampling_state(tensors)
     except (SafetensorError, ArgumentError, LookupError, TypeError, ValueError, RuntimeError) as error:

@@ -13,6 +13,7 @@ from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_avatars.data.base import FaceData
+from lightning_avatars.families.paired_translation import PairedTranslation
 from lightning_avatars.latents import Prior
 
 
@@ -40,6 +41,9 @@ def match_data(model: Namespace, data: Namespace) -> None:
         "channels": lambda: served.channels,
         "label_dim": lambda: len(served.label_names) if conditional else 0,
         "label_names": lambda: served.label_names,
+        "domain_names": lambda: served.domain_names,
+        "source_channels": lambda: source_planes(model, served),
+        "mask_names": lambda: served.mask_names,
         "code_dim": lambda: code_dim(model),
         "parameters_per_channel": lambda: parameters_per_channel(model),
     }
@@ -47,7 +51,8 @@ def match_data(model: Namespace, data: Namespace) -> None:
         defaults = inspect.signature(locate(node.class_path)).parameters
         for name in sorted(facts.keys() & vars(node.init_args).keys()):
             given, value = node.init_args[name], facts[name]()
-            differs = given not in (value, defaults[name].default)
+            default = defaults[name].default
+            differs = given not in (value, list(default) if isinstance(default, tuple) else default)
             if differs and name == "label_dim":
                 has = f"the data has {value} labels" if conditional else "conditional is false: it is given none"
                 raise ValueError(
@@ -59,6 +64,13 @@ def match_data(model: Namespace, data: Namespace) -> None:
                 said = f"{name} is {given} in the configuration, but the {source} has {value}"
                 rank_zero_warn(f"{node.class_path}: {said}")
             node.init_args[name] = value
+
+
+def source_planes(model: Namespace, data: FaceData) -> int:
+    """Count the planes that paired translation makes images of; 0 for other models."""
+    if not issubclass(locate(model.class_path), PairedTranslation):
+        return 0
+    return data.source_channels + len(data.mask_names) + int(model.init_args.boundaries)
 
 
 def say_dropped_terms(config: Namespace) -> None:

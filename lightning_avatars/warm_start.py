@@ -12,7 +12,7 @@ from lightning_avatars.checkpoints import load_module, read_checkpoint
 from lightning_avatars.families.base import FaceModule, GenerativeModule
 from lightning_avatars.runs import shortened
 
-LEFT_ALONE = ("terms.", "augment.", "balance.")  # what a run learns of its own course
+LEFT_ALONE = ("terms.", "augment.", "balance.", "pool.")  # what a run learns of its own course
 
 
 def start_from(module: FaceModule, path: Path) -> None:

@@ -18,6 +18,7 @@ from lightning_avatars.evaluation.extractors import load_extractor
 from lightning_avatars.families.adversarial import Adversarial
 from lightning_avatars.families.base import FaceModule, GenerativeModule
 from lightning_avatars.families.boltzmann import DeepBeliefNetwork
+from lightning_avatars.families.translation import Translation
 from lightning_avatars.matching import match_data
 from lightning_avatars.metrics.extractors.base import Extractor
 
@@ -34,7 +35,7 @@ def build(model: str, data: str, celeba: Path, *further: str) -> tuple[FaceModul
     parser.add_subclass_arguments(FaceModule, "model")
     parser.add_class_arguments(FaceData, "data")
     paths = [str(shipped.find(model, "model")), str(shipped.find(data, "data"))]
-    where = ["--data.dataset.path", str(celeba)] if data.startswith("celeba") else []
+    where = ["--data.dataset.path", str(celeba)] if data == "celeba64" else []
     config = parser.parse_args(["--model", paths[0], "--data", paths[1], *where, *further])
     match_data(config.model, config.data)
     made = parser.instantiate_classes(config)
@@ -42,12 +43,19 @@ def build(model: str, data: str, celeba: Path, *further: str) -> tuple[FaceModul
 
 
 CONDITIONAL = ("cgan", "acgan", "cvae")
-LABELLED = [data for data in shipped.names("data") if data.startswith(("avatars", "celeba", "mnist"))]
+NAMING = ("recognition", "segmentation")
+MAPS, MOVED = ("avatar_parts", "celeba_masks"), ("avatar_styles", "domains")
+TRANSLATING = {  # and the data that they are for
+    "pix2pix": (*MAPS, "pairs"), "pix2pixhd": MAPS, "spade": (*MAPS, "pairs"), "cyclegan": MOVED, "cut": MOVED,
+    "stargan": ("avatar_expressions", "avatars", "celeba64", "mnist"),
+}  # fmt: skip
+LABELLED = [data for data in shipped.names("data") if data.startswith(("avatars", "celeba64", "mnist"))]
 
 
 @pytest.mark.parametrize("data", shipped.names("data"))
 @pytest.mark.parametrize(
-    "model", [name for name in shipped.names("model") if name not in (*CONDITIONAL, "recognition", "vqgan_prior")]
+    "model",
+    [name for name in shipped.names("model") if name not in (*CONDITIONAL, *NAMING, *TRANSLATING, "vqgan_prior")],
 )
 def test_every_model_matches_every_data(model, data, celeba):
     module, served = build(model, data, celeba)
@@ -76,6 +84,34 @@ def test_conditional_models_take_the_datas_labels(model, data, celeba):
 def test_recognisers_name_the_datas_labels(data, celeba):
     module, served = build("recognition", data, celeba)
     assert module.network.label_names == served.label_names
+
+
+@pytest.mark.parametrize(
+    ("model", "data"),
+    [(model, data) for model, kinds in TRANSLATING.items() for data in shipped.names("data") if data.startswith(kinds)],
+)
+def test_translations_match_the_data_that_they_are_for(model, data, celeba):
+    module, served = build(model, data, celeba)
+    assert isinstance(module, Translation) and not module.samples
+    module.label_names, module.label_rows = served.label_names, torch.eye(len(served.label_names))
+    module.mask_names, module.source_channels = served.mask_names, served.source_channels
+    module.domain_names = served.domain_names
+    module.check_data(served)
+    batch = module.blank(2, served.channels, served.resolution)
+    batch |= {"image": batch["image"].byte(), "index": torch.arange(2), "domain": torch.arange(2)}
+    for found in module.evaluation_sets(batch).values():
+        assert found.images.shape[1:] == (served.channels, served.resolution, served.resolution)
+    assert len(module.verdict_on_real(batch).logits) >= 1
+
+
+MAPPED = [data for data in shipped.names("data") if data.startswith(("avatar_parts", "celeba_masks"))]
+
+
+@pytest.mark.parametrize("data", MAPPED)
+def test_segmenters_name_the_datas_parts(data, celeba):
+    module, served = build("segmentation", data, celeba)
+    network = module.network
+    assert network.mask_names == served.mask_names and network.resolution == served.resolution
 
 
 @pytest.mark.parametrize("conditional", ["false", "true"])

@@ -1,6 +1,7 @@
 """What the parts of a configuration must agree on is filled in, or refused before anything is trained."""
 
 import re
+from collections.abc import Sequence
 
 import pytest
 from jsonargparse import ArgumentParser
@@ -51,12 +52,12 @@ def test_what_does_not_fit_together_is_said_in_a_line(args, message, tmp_path, m
     assert not list(tmp_path.rglob("*.ckpt"))
 
 
-def matched(*args: str):
+def matched(*args: str, data: Sequence[str] = ()):
     """The model that a command line comes to, once it is matched."""
     parser = ArgumentParser(exit_on_error=False, parser_mode="omegaconf")
     parser.add_subclass_arguments(FaceModule, "model")
     parser.add_class_arguments(FaceData, "data")
-    config = parser.parse_args([*args, *DATA])
+    config = parser.parse_args([*args, *DATA, *data])
     match_data(config.model, config.data)
     return parser.instantiate_classes(config).model
 
@@ -77,3 +78,22 @@ def test_other_codes_need_only_the_latent_to_follow():
 def test_a_length_of_the_codes_that_the_prior_overrides_is_said():
     with pytest.warns(UserWarning, match="CodeHead: code_dim is 9 in the configuration, but the prior has 14"):
         matched("--model", str(shipped.find("infogan", "model")), "--model.discriminator.head.code_dim", "9")
+
+
+PAIRS = ["--data.dataset", "tests.conf.translation.TinyPairs"]
+
+
+@pytest.mark.parametrize(("further", "planes"), [([], 4), (["--model.boundaries", "true"], 5)])
+def test_networks_of_pairs_take_planes_of_source_classes_and_boundaries(further, planes):
+    model = matched("--model", str(shipped.find("pix2pix", "model")), *further, data=PAIRS)
+    assert model.generator.source_channels == planes
+    assert model.discriminator.stages[0][0].in_channels == planes + 3
+
+
+def test_networks_of_domains_are_named_as_the_data_name_them_and_see_no_planes_beside():
+    model = matched(
+        "--model", str(shipped.find("cyclegan", "model")), data=["--data.dataset", "tests.conf.translation.TinyDomains"]
+    )
+    assert list(model.generator.networks) == list(model.discriminator.networks) == ["night", "day"]
+    assert model.generator.networks["day"].source_channels == 3
+    assert model.pool.images.shape == (2, 50, 3, 16, 16)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lightning_avatars import shipped
 from lightning_avatars.callbacks.run import Run
 from lightning_avatars.data.base import FaceData
-from lightning_avatars.families.adversarial import Adversarial, Step
+from lightning_avatars.families.adversarial import Adversarial, LatentStep
 from lightning_avatars.families.base import FaceModule
 from lightning_avatars.matching import match_data
 from lightning_avatars.networks.base import Discriminator
@@ -167,7 +167,7 @@ def gradients(module: Adversarial, term: Term | None) -> list[Tensor]:
     image = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
     draws = Draws(0, 0, 4, 0, 4, torch.device("cpu"))
     differentiates = frozenset(term.differentiates) if term is not None else frozenset()
-    step = Step(module, {"image": image, "labels": torch.zeros(4, 0)}, draws, "discriminator", differentiates)
+    step = LatentStep(module, {"image": image, "labels": torch.zeros(4, 0)}, draws, "discriminator", differentiates)
     module.zero_grad()
     loss = module.adversarial_loss("discriminator", step)
     (loss if term is None else loss + term(step)).backward()

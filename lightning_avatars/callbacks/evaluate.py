@@ -56,6 +56,8 @@ class SampleQuality(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if not self.enabled or stage == "predict" or not isinstance(pl_module, GenerativeModule):
             return
+        if not pl_module.samples:
+            return
         data = trainer.datamodule
         self.extractors = self.extractors or load_extractors(self.names or [data.dataset.extractor])
         self.real = real_pictures(data, self.reference)

@@ -144,7 +144,7 @@ class Guard(Callback):
                 f"the discriminator's loss has been below {WON} for {CHECKS} looks: it tells all images apart, the "
                 "generator learns nothing. Try a penalty (R1), a lower learning rate for it, or augmentation"
             )
-        if isinstance(module, GenerativeModule):
+        if isinstance(module, GenerativeModule) and module.samples:
             share = variety(module, batch["image"])
             self.counts["varied"] |= share >= ALIKE
             watched = self.counts["varied"] or module.images_seen > PATIENT

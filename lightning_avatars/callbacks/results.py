@@ -17,11 +17,12 @@ from lightning_avatars.evaluation.passport import device_name, facts_of, version
 from lightning_avatars.evaluation.scores import Result, Score, read_results, write_results
 from lightning_avatars.families.base import FaceModule
 from lightning_avatars.families.recognition import Recognition
+from lightning_avatars.families.segmentation import Segmentation
 from lightning_avatars.runs import RESULTS
 
 
 class RecognitionQuality(Callback):
-    """Write a recogniser's accuracies into ``results.json``, after every validation and test."""
+    """Write a recogniser's or a segmenter's accuracies into ``results.json``, after every validation and test."""
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.write(trainer, pl_module, "val")
@@ -30,7 +31,7 @@ class RecognitionQuality(Callback):
         self.write(trainer, pl_module, "test")
 
     def write(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
-        if isinstance(module, Recognition):
+        if isinstance(module, Recognition | Segmentation):
             metrics = trainer.callback_metrics.items()
             scores = {k.removeprefix(f"{stage}/"): Score(float(v)) for k, v in metrics if k.startswith(f"{stage}/")}
             data = trainer.datamodule
@@ -40,7 +41,8 @@ class RecognitionQuality(Callback):
                 "device": device_name(module.device),
                 "versions": versions(),
             }
-            keep(trainer, module, stage, Result("recognition", scores, {}, 0.0, passport))
+            name = "recognition" if isinstance(module, Recognition) else "segmentation"
+            keep(trainer, module, stage, Result(name, scores, {}, 0.0, passport))
 
 
 def publish(trainer: Trainer, module: FaceModule, stage: str, result: Result) -> None:

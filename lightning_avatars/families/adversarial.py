@@ -2,78 +2,28 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cached_property, partial
-from typing import Any, Literal
+from functools import cached_property
+from typing import Any
 
 import torch
-from lightning.pytorch.cli import OptimizerCallable
-from lightning.pytorch.core.optimizer import LightningOptimizer
-from torch import Tensor, nn
-from torch.optim import Adam, Optimizer
+from torch import Tensor
 
 from lightning_avatars.data.base import Batch
-from lightning_avatars.ema import Average
 from lightning_avatars.families.base import LatentModule
-from lightning_avatars.images import to_float
+from lightning_avatars.families.game import Game, Step
 from lightning_avatars.latents import Gaussian, Prior
-from lightning_avatars.memory import Need, of_activations, of_weights
-from lightning_avatars.networks.autoencoder import Autoencoder, Reconstruction
-from lightning_avatars.networks.base import Discriminator, Generator, Verdict
-from lightning_avatars.networks.layers.bottlenecks import Bottleneck
-from lightning_avatars.networks.layers.normalization import BatchNorm2d
+from lightning_avatars.networks.autoencoder import Autoencoder
+from lightning_avatars.networks.base import Discriminator, Generator
 from lightning_avatars.networks.style import StyleGenerator
 from lightning_avatars.objectives.adversarial import Objective
-from lightning_avatars.recompute import recompute
-from lightning_avatars.schedules import Schedule, value_at
-from lightning_avatars.seeding import Draws, reseed, seeded
-from lightning_avatars.strategies import PhaseDDP
-from lightning_avatars.terms.augmentation import check_moved
-from lightning_avatars.terms.balance import Balance
-from lightning_avatars.terms.base import Term, check_terms
-
-Player = Literal["discriminator", "generator"]
 
 
-class Step:
-    """One player's turn on one chunk of a batch; every tensor is made when first asked for.
+class LatentStep(Step):
+    """A turn in which the fake is made of latent vectors."""
 
-    Args:
-        module: The game.
-        batch: The chunk; ``image`` is float, N C H W in [-1, 1].
-        draws: Random numbers for the chunk's images.
-        player: Whose turn it is.
-        differentiates: Names of tensors that must carry gradients.
-        stream: Name of the latent vectors' draw; turns that share fakes share it.
-        keeps_fake: Whether the fake will be used again in the generator's turn, so that its graph must be kept.
-    """
-
-    offers: frozenset[str] = frozenset()  # which of the following, which not every game has, terms may ask for
-    target: Tensor  # what the fake should be
-    reconstruction: Reconstruction  # all that an autoencoder makes of the real image
-    handed_over: tuple[str, ...] = ("latent", "made")  # what turns that share their fakes share
-
-    def __init__(
-        self,
-        module: Adversarial,
-        batch: Batch,
-        draws: Draws,
-        player: Player,
-        differentiates: frozenset[str] = frozenset(),
-        stream: str = "latent",
-        keeps_fake: bool = False,
-    ) -> None:
-        self.module, self.batch, self.draws, self.player = module, batch, draws, player
-        self.differentiates, self.stream, self.keeps_fake = differentiates, stream, keeps_fake
-        self.labels = batch["labels"] if module.conditional else None
-        if self.labels is not None and module.label_dropout:  # the same images in both turns
-            self.labels = self.labels * (draws.uniform("label_dropout", 1) >= module.label_dropout)
-        self.real = self.leaf("real", batch["image"])
-
-    def leaf(self, name: str, x: Tensor) -> Tensor:
-        return x.detach().requires_grad_() if name in self.differentiates else x
+    module: Adversarial
+    offers = frozenset({"latent"})
+    handed_over = ("latent", "made")
 
     @cached_property
     def latent(self) -> Tensor:
@@ -82,416 +32,50 @@ class Step:
 
     @cached_property
     def made(self) -> Tensor:
-        """The generator's output, with its graph where this turn or the next one needs it."""
-        with torch.set_grad_enabled(self.player == "generator" or self.keeps_fake):
-            return self.run(self.module.generator, self.latent, "latent" in self.differentiates)
-
-    @cached_property
-    def fake(self) -> Tensor:
-        return self.made if self.player == "generator" else self.leaf("fake", self.made.detach())
-
-    def judge(self, x: Tensor, stream: str) -> Verdict:
-        """Ask the discriminator about images; ``stream`` names the draw of their augmentation."""
-        if self.module.augment is not None:
-            x = self.module.augment(x, self.draws, stream).contiguous(memory_format=self.module.memory_format)
-        return self.run(self.module.discriminator, x, bool(self.differentiates))
-
-    def run(self, network: nn.Module, x: Tensor, derived: bool) -> Any:  # noqa: ANN401 - images, or a verdict
-        """Run a network; one that is derived twice runs uncompiled, and not in float16, which has no room for that."""
-        if not derived:
-            return network(x, self.labels).float()
-        kind = x.device.type
-        wide = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) != torch.float16
-        with torch.autocast(kind, enabled=wide):
-            return network.forward(x, self.labels).float()  # forward is never compiled
-
-    @cached_property
-    def real_verdict(self) -> Verdict:
-        return self.judge(self.real, f"{self.player}/real")
-
-    @cached_property
-    def fake_verdict(self) -> Verdict:
-        return self.judge(self.fake, f"{self.player}/fake")
-
-    def hand_over(self, step: Step) -> None:
-        """Give what was made for this turn to the next player's ``step``."""
-        step.__dict__.update({name: self.__dict__[name] for name in self.handed_over if name in self.__dict__})
+        with self.graph():
+            return self.run(self.module.generator, self.latent, self.labels, "latent" in self.differentiates)
 
 
-class Adversarial(LatentModule):
-    """A generative adversarial network assembled from networks, an objective and terms.
-
-    For each player in turn: collect the terms that are due, sum the named losses, one backward pass per chunk, reduce
-    over processes, clip, step. Where both players play on every batch and nothing differentiates the fake or its
-    latent, both turns share one fake.
+class Adversarial(Game, LatentModule):
+    """A generative adversarial network, whose generator starts from noise.
 
     Args:
         generator: Makes images from latent vectors, and from labels where it is conditional.
         discriminator: Judges images.
         objective: What the two minimise.
-        adversarial_weight: Factor of the objective in the generator's loss, or a schedule of it. While it is 0 the
-            discriminator does not play: a late start is a step from 0.
         prior: Distribution of the latent vectors; standard normal by default.
-        generator_optimizer: Makes the generator's optimizer.
-        discriminator_optimizer: Makes the discriminator's optimizer.
-        generator_terms: The generator's further losses by name.
-        discriminator_terms: The discriminator's further losses by name.
-        critics: Turns of the discriminator for one of the generator.
-        conditional: Whether both networks are given the labels.
-        label_dropout: Share of the images whose labels are zeros for both players, so that a conditional generator
-            learns to draw without labels too.
-        average_half_life: Half-life in images of the generator's average, which makes all samples; null for none.
-        optimizer_schedules: ``<player>.<option>`` -> schedule, such as ``generator.lr`` or ``discriminator.beta2``.
-        clip_gradients: Largest norm of one player's gradients; null for no limit.
-        micro_batch: Largest number of images in one forward pass; gradients of chunks are added, and batch norm sees
-            one chunk at a time. Null for no limit.
-        augment: ``augment(images, draws, stream)`` between images and discriminator, in both players' turns.
-        balance: Weighs the generator's losses by one another, before ``adversarial_weight``.
-        scheduled: Path of a buffer, such as ``generator.level`` -> schedule of its value, set before each batch.
-        channels_last: Keep convolutions' tensors in channels-last order, which most GPUs and CPUs prefer.
-        compile: Compile both networks; turns whose terms differentiate their images run the networks as they are.
-        recompute: Parts such as ``generator.stages`` whose activations are computed again in the backward pass, for
-            images of 512 x 512 and above: less memory, about a third more time.
-        seed: Seed of every draw that training makes.
+        kwargs: Of ``Game``.
     """
 
-    step_class = Step
+    step_class: type[Step] = LatentStep
 
     def __init__(
         self,
         generator: Generator | Autoencoder,
         discriminator: Discriminator,
         objective: Objective,
-        adversarial_weight: float | Schedule = 1.0,
         prior: Prior | None = None,
-        generator_optimizer: OptimizerCallable = Adam,
-        discriminator_optimizer: OptimizerCallable = Adam,
-        generator_terms: dict[str, Term] | None = None,
-        discriminator_terms: dict[str, Term] | None = None,
-        critics: int = 1,
-        conditional: bool = False,
-        label_dropout: float = 0.0,
-        average_half_life: float | None = 10_000,
-        optimizer_schedules: dict[str, Schedule] | None = None,
-        clip_gradients: float | None = None,
-        micro_batch: int | None = None,
-        augment: nn.Module | None = None,
-        balance: Balance | None = None,
-        scheduled: dict[str, Schedule] | None = None,
-        channels_last: bool = True,
-        compile: bool = False,
-        recompute: list[str] | None = None,
-        seed: int = 0,
+        **kwargs: Any,  # noqa: ANN401
     ) -> None:
-        super().__init__(seed)
-        self.automatic_optimization = False
-        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self.generator = generator.to(memory_format=self.memory_format)
-        self.discriminator = discriminator.to(memory_format=self.memory_format)
-        self.average = Average(generator, average_half_life) if average_half_life else None
-        self.averaged = self.average is not None
-        self.objective, self.prior, self.augment, self.balance = objective, prior or Gaussian(), augment, balance
-        self.adversarial_weight = adversarial_weight
-        self.terms = nn.ModuleDict(
-            {
-                "discriminator": nn.ModuleDict(discriminator_terms or {}),
-                "generator": nn.ModuleDict(generator_terms or {}),
-            }
-        )
-        self.optimizer_factories = {"discriminator": discriminator_optimizer, "generator": generator_optimizer}
-        self.critics, self.conditional, self.micro_batch = critics, conditional, micro_batch
-        self.label_dropout = label_dropout
-        self.compiled, self.recomputed = compile, recompute or []
-        self.largest_norm = clip_gradients
-        self.optimizer_schedules, self.scheduled = optimizer_schedules or {}, scheduled or {}
-        self.turns = {"discriminator": 0, "generator": 0}
-        self.leader: Player = "discriminator"  # who plays first in this batch
+        super().__init__(generator=generator, discriminator=discriminator, objective=objective, **kwargs)
+        self.prior = prior or Gaussian()
         self.check()
 
     def check(self) -> None:
-        """Raise a ValueError where the parts of the game do not go together, before any training."""
-        for name, count in (("critics", self.critics), ("micro_batch", self.micro_batch)):
-            if count is not None and count < 1:
-                raise ValueError(f"{name} must be at least 1, got {count}")
-        for network in (self.generator, self.discriminator):
-            if self.conditional != (network.label_dim > 0):
-                raise ValueError(
-                    f"conditional is {self.conditional}, but {type(network).__name__} takes label vectors of length "
-                    f"{network.label_dim}; give conditional: true and label_dim > 0 together, or neither. Labels come "
-                    "from the dataset: `lightning-avatars data` shows which it has"
-                )
-        if not 0 <= self.label_dropout < 1 or (self.label_dropout and not self.conditional):
-            raise ValueError(f"label_dropout is a share in [0, 1) of images with labels, got {self.label_dropout}")
         self.prior.check(self.generator.latent_dim)
         mixes = isinstance(self.generator, StyleGenerator) and self.generator.style_mixing > 0
         if mixes and not isinstance(self.prior, Gaussian):
             raise ValueError(
                 f"style mixing draws normal latents, but prior is {type(self.prior).__name__}: set style_mixing to 0"
             )
-        check_terms(self)
-        if self.balance is not None:
-            self.balance.check(self)
-        check_moved(self)
-        self.check_schedules()
-
-    def check_schedules(self) -> None:
-        """Raise a ValueError where a schedule has nothing to set, or nothing is left to minimise."""
-        first = value_at(self.adversarial_weight, 0)
-        if first < 0:
-            raise ValueError(f"adversarial_weight is a factor of 0 or more, got {first}")
-        terms = self.terms["generator"].values()
-        if first == 0 and not any(term.every == 1 and term.weight_at(0) for term in terms):
-            raise ValueError(
-                "adversarial_weight begins at 0: give generator_terms that the generator learns from, at least one of "
-                "them in every turn and with a weight from the start"
-            )
-        for path in self.scheduled:
-            if path not in dict(self.named_buffers()):
-                raise ValueError(f"scheduled names {path!r}, which is no buffer of the networks, terms or augmentation")
-        for key in self.optimizer_schedules:
-            if key.partition(".")[0] not in self.turns or not key.partition(".")[2]:
-                raise ValueError(f"optimizer_schedules names {key!r}; use generator.<option> or discriminator.<option>")
+        super().check()
 
     # --- what others rely on
-
-    @property
-    def sampler(self) -> Any:  # noqa: ANN401 - a Generator, or an Autoencoder in the families that have one
-        return self.average.average if self.average is not None else self.generator
-
-    @contextmanager
-    def sampling(self) -> Iterator[Any]:
-        """Lend the averaged network as it makes samples: evaluating, in full precision, with the same noise always."""
-        network = self.sampler
-        training = network.training
-        with torch.no_grad(), seeded(0, self.device), torch.autocast(self.device.type, enabled=False):
-            yield network.eval()
-        network.train(training)
 
     def decode(self, latents: Tensor, labels: Tensor | None = None, truncation_psi: float = 1.0) -> Tensor:
         with self.sampling() as generator:
             images: Tensor = generator.truncated(latents, labels, truncation_psi)
         return images
 
-    def sampling_state(self) -> dict[str, Tensor]:
-        return {f"generator.{name}": tensor for name, tensor in self.sampler.state_dict().items()}
-
-    def load_sampling_state(self, tensors: dict[str, Tensor]) -> None:
-        weights = {name.removeprefix("generator."): tensor for name, tensor in tensors.items()}
-        for network in (self.generator, *([self.average.average] if self.average is not None else [])):
-            network.load_state_dict(weights)
-
     def preview(self, batch: Batch) -> dict[str, Tensor]:
         return {"samples": self.sample(torch.arange(64))}
-
-    def get_extra_state(self) -> dict[str, Any]:
-        return super().get_extra_state() | {"turns": dict(self.turns)}
-
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        super().set_extra_state(state)
-        self.turns = dict(state["turns"])
-
-    # --- training
-
-    def configure_optimizers(self) -> list[Optimizer]:
-        self.trained = {
-            player: [
-                p for part in (getattr(self, player), self.terms[player]) for p in part.parameters() if p.requires_grad
-            ]
-            for player in self.turns
-        }
-        return [self.optimizer_factories[player](self.trained[player]) for player in self.turns]
-
-    def on_fit_start(self) -> None:
-        if self.trainer.world_size > 1 and not isinstance(self.trainer.strategy, PhaseDDP):
-            raise ValueError(
-                f"{type(self).__name__} lets players take turns, which {type(self.trainer.strategy).__name__} can't: "
-                "use trainer.strategy lightning_avatars.strategies.PhaseDDP, or leave it out on the command line"
-            )
-        for terms in self.terms.values():
-            for term in terms.values():
-                term.prepare(self.device)
-        recompute(self, self.recomputed)
-        if self.compiled:
-            self.generator.compile()
-            self.discriminator.compile()
-
-    @property
-    def noise_rank(self) -> int:
-        """Number by which what networks draw inside themselves differs between processes."""
-        return self.global_rank
-
-    def memory_need(self, images: int, channels: int, resolution: int) -> Need:
-        images = min(images, self.micro_batch or images)
-
-        def look(player: Player) -> None:
-            due = self.due(player)
-            differentiates = frozenset(name for term in due.values() for name in term.differentiates)
-            pictures = torch.zeros(images, channels, resolution, resolution, device=self.device)
-            batch = Batch(image=pictures, labels=torch.zeros(images, len(self.label_names), device=self.device))
-            draws = Draws(0, 0, images, 0, images, self.device)
-            step = self.step_class(self, batch, draws, player, differentiates, keeps_fake=True)
-            with self.trainer.precision_plugin.forward_context():
-                held.append(self.losses(player, step, due) | {"later": self.adversarial_loss(player, step)})
-
-        held: list[dict[str, Tensor]] = []
-        buffers = {buffer: buffer.clone() for buffer in self.buffers()}
-        talkers = [part for part in self.modules() if isinstance(part, (BatchNorm2d, Bottleneck, Balance))]
-        training = [part for part in talkers if part.training]
-        for part in training:
-            part.training = False  # this process looks alone
-        try:
-            return Need(of_weights(self), max(of_activations(partial(look, player)) for player in self.turns))
-        finally:
-            for part in training:
-                part.training = True
-            for buffer, kept in buffers.items():
-                buffer.copy_(kept)
-
-    def training_step(self, batch: Batch, batch_idx: int) -> None:
-        reseed(self.seed, self.noise_rank, self.images_seen, self.device)
-        self.apply_schedules()
-        local, world = len(batch["image"]), self.trainer.world_size
-        start = self.global_rank * local
-        draws = Draws(self.seed, self.images_seen, local * world, start, start + local, self.device)
-        batch = batch | {"image": to_float(batch["image"]).contiguous(memory_format=self.memory_format)}
-
-        waits = value_at(self.adversarial_weight, self.images_seen) == 0
-        self.leader = "generator" if waits else "discriminator"
-        generator_plays = waits or (self.turns["discriminator"] + 1) % self.critics == 0
-        due = [term for player in self.turns for term in self.due(player).values()]
-        shared = self.critics == 1 and not any({"fake", "latent"} & set(term.differentiates) for term in due)
-        step = None if waits else self.turn("discriminator", batch, draws, shared)
-        if generator_plays:
-            self.turn("generator", batch, draws, shared, step)
-        self.images_seen += local * world
-        if isinstance(self.trainer.strategy, PhaseDDP):  # not sooner: the shared fake's graph holds them
-            parts = (self.generator, self.discriminator, self.terms, self.augment, self.balance)
-            self.trainer.strategy.average_buffers(b for part in parts if part is not None for b in part.buffers())
-        if self.average is not None:
-            self.average.update(self.generator, local * world, self.images_before + self.images_seen)
-        self.log_latest()
-
-    def turn(self, player: Player, batch: Batch, draws: Draws, shared: bool, previous: Step | None = None) -> Step:
-        """Let one player look at the batch, chunk by chunk, and step."""
-        torch.clear_autocast_cache()  # casts of weights that have since changed, or were made without a graph
-        optimizer = self.optimizers()[list(self.turns).index(player)]
-        optimizer.zero_grad()
-        due = self.due(player)
-        differentiates = frozenset(name for term in due.values() for name in term.differentiates)
-        size = len(draws)
-        chunk = min(self.micro_batch or size, size)
-        reuse = shared and chunk == size
-        totals: dict[str, Tensor] = defaultdict(float)
-        for p in self.trained["discriminator"]:
-            p.requires_grad_(player == "discriminator")
-
-        for first in range(0, size, chunk):
-            piece = Batch({k: v[first : first + chunk] for k, v in batch.items()})
-            step = self.step_class(
-                self, piece, draws.chunk(first, first + chunk), player, differentiates,
-                stream="latent" if shared else f"{player}/latent", keeps_fake=reuse,
-            )  # fmt: skip
-            if reuse and previous is not None:
-                previous.hand_over(step)
-            losses = self.losses(player, step, due)
-            share = len(step.real) / size
-            with torch.autocast(self.device.type, enabled=False):  # each operation goes back in its own precision
-                self.manual_backward(sum(losses.values()) * share)
-            for name, loss in losses.items():
-                totals[name] = totals[name] + share * loss.detach()
-
-        for p in self.trained["discriminator"]:
-            p.requires_grad_(True)
-        self.finish_turn(player, optimizer)
-        for term in due.values():
-            term.after_step(step)
-        self.turns[player] += 1
-        for name, term in self.terms[player].items():
-            if term.weight_at(self.images_seen) == 0:
-                self.latest.pop(f"{player}/{name}", None)  # turned off: its last value is no news
-        self.latest |= {f"{player}/{name}": total for name, total in totals.items()}
-        return step
-
-    def due(self, player: Player) -> dict[str, Term]:
-        """Collect the terms that this turn of the player evaluates."""
-        return {
-            name: term
-            for name, term in self.terms[player].items()
-            if self.turns[player] % term.every == 0 and term.weight_at(self.images_seen) != 0
-        }
-
-    def losses(self, player: Player, step: Step, due: dict[str, Term]) -> dict[str, Tensor]:
-        """Evaluate the player's weighted losses on one chunk, by name."""
-        adversarial_weight = value_at(self.adversarial_weight, self.images_seen)
-        losses = {"adversarial": self.adversarial_loss(player, step)} if adversarial_weight else {}
-        for name, term in due.items():
-            loss = term(step)
-            if loss is not None:
-                losses[name] = term.weight_at(self.images_seen) * term.every * loss
-        if player == "generator" and adversarial_weight:
-            losses = self.balance(losses, step) if self.balance is not None else losses
-            losses["adversarial"] = adversarial_weight * losses["adversarial"]
-        return losses
-
-    def adversarial_loss(self, player: Player, step: Step) -> Tensor:
-        """Evaluate the player's objective."""
-        return self.compare(player, step, step.fake_verdict)
-
-    def compare(self, player: Player, step: Step, verdict: Verdict) -> Tensor:
-        """Sum the objective over the discriminator's scales, given its verdict on fakes."""
-        fakes = verdict.logits
-        if player == "discriminator":
-            pairs = zip(step.real_verdict.logits, fakes, strict=True)
-            return torch.stack([self.objective.discriminator(real, fake) for real, fake in pairs]).sum()
-        reals = step.real_verdict.logits if self.objective.relativistic else [None] * len(fakes)
-        return torch.stack([self.objective.generator(f, r) for f, r in zip(fakes, reals, strict=True)]).sum()
-
-    def finish_turn(self, player: Player, optimizer: LightningOptimizer) -> None:
-        """Reduce the player's gradients over processes and step; only a batch's first player moves ``global_step``."""
-        if isinstance(self.trainer.strategy, PhaseDDP):
-            self.trainer.strategy.reduce_gradients(self.trained[player])
-        if player == self.leader:
-            optimizer.step()
-        else:
-            self.trainer.strategy.optimizer_step(optimizer.optimizer, lambda: None)
-
-    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        if self.largest_norm is not None:  # here, for a scaler has just unscaled them
-            self.clip_gradients(optimizer, self.largest_norm, "norm")
-
-    def apply_schedules(self) -> None:
-        """Set what follows the images seen: buffers of networks, options of optimizers."""
-        buffers = dict(self.named_buffers()) if self.scheduled else {}
-        for path, schedule in self.scheduled.items():
-            buffers[path].fill_(schedule(self.images_seen))
-        for key, schedule in self.optimizer_schedules.items():
-            player, _, option = key.partition(".")
-            optimizer = self.optimizers()[list(self.turns).index(player)]
-            for group in optimizer.param_groups:
-                set_option(group, option, schedule(self.images_seen), key)
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self.judge_real(batch, "val")
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self.judge_real(batch, "test")
-
-    def judge_real(self, batch: Batch, stage: str) -> None:
-        """Log the mean logit of pictures never trained on: far below that of training pictures, it overfits."""
-        real = to_float(batch["image"]).contiguous(memory_format=self.memory_format)
-        verdict = self.discriminator(real, batch["labels"] if self.conditional else None).float()
-        logits = torch.cat([x.flatten() for x in verdict.logits])
-        self.log(f"{stage}/logit_real", logits.mean(), batch_size=len(real), sync_dist=True)
-        self.log_clock()
-
-
-def set_option(group: dict[str, Any], option: str, value: float, key: str) -> None:
-    """Set an option of an optimizer's group; ``beta1`` and ``beta2`` are Adam's."""
-    if option in ("beta1", "beta2") and "betas" in group:
-        betas = list(group["betas"])
-        betas[int(option[-1]) - 1] = value
-        group["betas"] = tuple(betas)
-    elif option in group:
-        group[option] = value
-    else:
-        raise ValueError(f"optimizer_schedules names {key!r}, but that optimizer has {sorted(set(group) - {'params'})}")

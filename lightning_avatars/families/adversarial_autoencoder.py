@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from lightning_avatars.data.base import Batch, FaceData
-from lightning_avatars.families.adversarial import Adversarial, Player, Step
+from lightning_avatars.families.adversarial import Adversarial, LatentStep
 from lightning_avatars.families.base import EvaluationSet
+from lightning_avatars.families.game import Player, Step
 from lightning_avatars.images import to_float
 from lightning_avatars.latents import Gaussian
 from lightning_avatars.networks.autoencoder import Autoencoder, QuantizedAutoencoder, Reconstruction
@@ -22,7 +23,7 @@ from lightning_avatars.seeding import Draws
 SHOWN = 32  # pictures of a preview
 
 
-class ReconstructionStep(Step):
+class ReconstructionStep(LatentStep):
     """A turn in which the fake is what the autoencoder makes of the real image."""
 
     module: AdversarialAutoencoder
@@ -32,10 +33,6 @@ class ReconstructionStep(Step):
     @cached_property
     def target(self) -> Tensor:
         return self.batch["image"]
-
-    def graph(self) -> torch.set_grad_enabled:
-        """Keep graphs where this turn or the next one needs them."""
-        return torch.set_grad_enabled(self.player == "generator" or self.keeps_fake)
 
     @cached_property
     def reconstruction(self) -> Reconstruction:
@@ -124,7 +121,7 @@ class AdversarialAutoencoder(Adversarial):
         if not 0 <= samples < 1:
             raise ValueError(f"samples is a share of the adversarial losses, from 0 to below 1, got {samples}")
         super().__init__(generator=generator, **kwargs)
-        self.samples, self.encoder_plays = samples, encoder_plays
+        self.drawn_share, self.encoder_plays = samples, encoder_plays
 
     def check(self) -> None:
         if not isinstance(self.generator, Autoencoder):
@@ -209,7 +206,7 @@ class AdversarialAutoencoder(Adversarial):
     def adversarial_loss(self, player: Player, step: Step) -> Tensor:
         assert isinstance(step, ReconstructionStep)
         loss = self.compare(player, step, step.reconstruction_verdict)
-        return loss.lerp(self.compare(player, step, step.drawn_verdict), self.samples) if self.samples else loss
+        return loss.lerp(self.compare(player, step, step.drawn_verdict), self.drawn_share) if self.drawn_share else loss
 
     def log_latest(self) -> None:
         for quantizer in quantizers_of(self.generator):

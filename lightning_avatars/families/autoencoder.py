@@ -24,7 +24,7 @@ from lightning_avatars.networks.autoencoder import Autoencoder, QuantizedAutoenc
 from lightning_avatars.networks.layers.quantizers import quantizers_of
 from lightning_avatars.objectives.likelihoods import Likelihood
 from lightning_avatars.schedules import Schedule, value_at
-from lightning_avatars.seeding import Draws, reseed, seeded
+from lightning_avatars.seeding import Draws, seeded
 
 LOOKED_AT = 64  # training pictures that the likelihood is checked with before training
 
@@ -247,15 +247,16 @@ class Autoencoding(LatentModule):
             for group in self.trainer.optimizers[0].param_groups:
                 group["lr"] = self.learning_rate(self.images_seen)
 
+    @property
+    def noise_rank(self) -> int:
+        return 0  # bottlenecks draw for all processes' images and cut out their own
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        reseed(self.seed, 0, self.images_seen, self.device)  # the same everywhere: bottlenecks cut out their share
-        local, world = len(batch["image"]), self.trainer.world_size
-        start = self.global_rank * local
-        draws = Draws(self.seed, self.images_seen, local * world, start, start + local, self.device)
+        draws = self.begin(batch)
         image = self.target(batch, draws)
         made: Reconstruction = self.network(image, self.labels_of(batch))
         loss = self.loss(image, made)
-        self.images_seen += local * world
+        self.images_seen += draws.total
         self.log_latest()
         return loss
 

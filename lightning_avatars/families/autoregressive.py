@@ -24,7 +24,7 @@ from lightning_avatars.memory import Need, of_activations, of_weights
 from lightning_avatars.networks.sequence import SequenceNetwork, TokenSampling, log_likelihood
 from lightning_avatars.networks.transformer import Transformer
 from lightning_avatars.schedules import Schedule
-from lightning_avatars.seeding import Draws, reseed, uniform_at
+from lightning_avatars.seeding import uniform_at
 
 BLOCK = 64  # images whose codes are drawn at a time: always as many, for with others sums are rounded otherwise
 
@@ -238,16 +238,13 @@ class Autoregressive(GenerativeModule):
                 group["lr"] = self.learning_rate(self.images_seen)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        reseed(self.seed, self.global_rank, self.images_seen, self.device)
-        local, world = len(batch["image"]), self.trainer.world_size
-        start = self.global_rank * local
-        draws = Draws(self.seed, self.images_seen, local * world, start, start + local, self.device)
+        draws = self.begin(batch)
         labels = batch["labels"] if self.conditional else None
         codes = batch["codes"] if "codes" in batch else self.first_stage.encode(to_float(batch["image"]), labels)
         if labels is not None and self.label_dropout:
             labels = labels * (draws.uniform("label_dropout", 1) >= self.label_dropout)
         loss = -log_likelihood(self.network, codes, labels).mean()
-        self.images_seen += local * world
+        self.images_seen += draws.total
         self.latest["train/loss"] = loss.detach()
         self.log_latest()
         return loss

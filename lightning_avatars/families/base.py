@@ -17,7 +17,7 @@ from lightning_avatars.latents import Prior
 from lightning_avatars.memory import Need
 from lightning_avatars.networks.autoencoder import Autoencoder
 from lightning_avatars.networks.base import Generator
-from lightning_avatars.seeding import Draws, uniform_at
+from lightning_avatars.seeding import Draws, reseed, uniform_at
 
 LABEL_ROWS = 4096  # training pictures whose labels a checkpoint keeps
 
@@ -25,9 +25,10 @@ LABEL_ROWS = 4096  # training pictures whose labels a checkpoint keeps
 class EvaluationSet(NamedTuple):
     """Images that a module makes of a batch of real pictures, and what they are scored against."""
 
-    images: Tensor  # N C H W, about in [-1, 1], one for each picture of the batch
+    images: Tensor  # N C H W, about in [-1, 1]: one for each picture of the batch, or for some; there may be none
     target: Tensor | None = None  # bytes, N C H W: what each of them should be (reconstruction, paired translation)
-    reference: Tensor | None = None  # bytes, N C H W: what they should be like as a set; by default the targets
+    reference: Tensor | None = None  # bytes, M C H W: what they should be like as a set; by default the targets
+    source: Tensor | None = None  # bytes, N C H W: what they were made of, scored too to tell what translation gains
 
 
 class FaceModule(LightningModule):
@@ -43,6 +44,9 @@ class FaceModule(LightningModule):
         self.images_seen = 0  # over all processes
         self.images_before = 0  # that the weights which this run began with had seen
         self.label_names: list[str] = []
+        self.domain_names: list[str] = []  # of pictures of several kinds, between which it translates
+        self.mask_names: list[str] = []  # classes of label maps that it translates
+        self.source_channels = 0  # of pictures of pairs that it translates
         self.label_rows = torch.zeros(0, 0)  # of some training pictures, to draw labels from
         self.latest: dict[str, Tensor] = {}  # losses of the newest batches by name, detached
         self.config: dict[str, Any] | None = None  # what the command line built this module from
@@ -50,7 +54,8 @@ class FaceModule(LightningModule):
     def setup(self, stage: str) -> None:
         data = getattr(self.trainer, "datamodule", None)
         if stage == "fit" and isinstance(data, FaceData):
-            self.label_names = data.label_names
+            self.label_names, self.domain_names = data.label_names, data.domain_names
+            self.mask_names, self.source_channels = data.mask_names, data.source_channels
             train = data.store.split("train")
             spread = np.linspace(0, len(train) - 1, min(LABEL_ROWS, len(train))).astype(np.int64)
             self.label_rows = torch.from_numpy(data.store.labels[train[spread]])
@@ -61,15 +66,32 @@ class FaceModule(LightningModule):
             "images_before": self.images_before,
             "label_names": self.label_names,
             "label_rows": self.label_rows,
+            "domain_names": self.domain_names,
+            "mask_names": self.mask_names,
+            "source_channels": self.source_channels,
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         self.images_seen, self.images_before = state["images_seen"], state.get("images_before", 0)
         self.label_names, self.label_rows = state["label_names"], state["label_rows"]
+        self.domain_names, self.mask_names = state.get("domain_names", []), state.get("mask_names", [])
+        self.source_channels = state.get("source_channels", 0)
 
     def memory_need(self, images: int, channels: int, resolution: int) -> Need | None:
         """Estimate what training on batches of so many images of a process takes; None where that is not known."""
         return None
+
+    @property
+    def noise_rank(self) -> int:
+        """Number by which what networks draw inside themselves differs between processes."""
+        return self.global_rank
+
+    def begin(self, batch: Batch) -> Draws:
+        """Reseed what networks draw inside themselves, and return the random numbers of a training batch's images."""
+        reseed(self.seed, self.noise_rank, self.images_seen, self.device)
+        local, world = len(batch["image"]), self.trainer.world_size
+        start = self.global_rank * local
+        return Draws(self.seed, self.images_seen, local * world, start, start + local, self.device)
 
     def log_latest(self) -> None:
         """Log the latest losses when the loggers' turn has come: Lightning needs half a millisecond for each number."""
@@ -91,7 +113,13 @@ class GenerativeModule(FaceModule):
     """A module that makes images."""
 
     conditional = False  # whether images are made from labels
+    samples = True  # whether it can draw images from nothing, as ``sample`` does; translation needs a picture
     averaged = False  # whether samples come from averaged weights
+
+    @property
+    def directions(self) -> dict[str, tuple[int, int]]:
+        """Return the ways between domains, by the names of their evaluation sets: from which to which number."""
+        return {}
 
     @abstractmethod
     def sample(self, seeds: Tensor, labels: Tensor | None = None, truncation_psi: float = 1.0) -> Tensor:

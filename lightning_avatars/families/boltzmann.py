@@ -13,8 +13,8 @@ from torch.optim import SGD, Optimizer
 
 from lightning_avatars.data.base import Batch, FaceData
 from lightning_avatars.ema import Average
-from lightning_avatars.families.adversarial import set_option
 from lightning_avatars.families.base import EvaluationSet, LatentModule
+from lightning_avatars.families.game import set_option
 from lightning_avatars.images import to_float
 from lightning_avatars.latents import Prior
 from lightning_avatars.metrics.annealed import Ratio, estimated_log_partition

@@ -16,7 +16,7 @@ from lightning_avatars.images import to_float
 from lightning_avatars.networks.recognizer import RecognitionNet, save_recognizer
 from lightning_avatars.objectives.recognition import correct, label_losses, probabilities
 from lightning_avatars.schedules import Schedule
-from lightning_avatars.seeding import Draws, reseed
+from lightning_avatars.seeding import Draws
 
 SHIFT = 2  # pixels
 NOISE = 0.1  # largest standard deviation, of a range of 2
@@ -61,14 +61,11 @@ class Recognition(FaceModule):
                 group["lr"] = self.learning_rate(self.images_seen)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        reseed(self.seed, self.global_rank, self.images_seen, self.device)
-        local, world = len(batch["image"]), self.trainer.world_size
-        start = self.global_rank * local
-        draws = Draws(self.seed, self.images_seen, local * world, start, start + local, self.device)
+        draws = self.begin(batch)
         logits = self.network(imperfect(to_float(batch["image"]), draws)).float()
         losses = label_losses(logits, batch["labels"], self.network.label_names)
         loss = torch.stack(list(losses.values())).mean()
-        self.images_seen += local * world
+        self.images_seen += draws.total
         self.latest["train/loss"] = loss.detach()
         self.log_latest()
         return loss
@@ -98,7 +95,11 @@ class Recognition(FaceModule):
 
 def imperfect(x: Tensor, draws: Draws) -> Tensor:
     """Shift each image by a few pixels, blur half of them by up to half their resolution, and add some noise."""
-    x = shifted(x, (draws.uniform("shift", 2) * (2 * SHIFT + 1)).long())
+    return degraded(shifted(x, (draws.uniform("shift", 2) * (2 * SHIFT + 1)).long()), draws)
+
+
+def degraded(x: Tensor, draws: Draws) -> Tensor:
+    """Blur half of the images, N C H W in [-1, 1], by up to half their resolution, and add some noise."""
     half = F.interpolate(x, scale_factor=0.5, mode="bilinear", antialias=True)
     blurred = F.interpolate(half, x.shape[-2:], mode="bilinear")
     blur, noise = (draws.uniform(name, 1, 1, 1) for name in ("blur", "noise level"))

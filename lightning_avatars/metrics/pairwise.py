@@ -17,6 +17,16 @@ MS_SSIM_SIDE = 176  # halved four times, 11: one window
 PIXELS = 2**19  # compared at once: some 200 MB in float64
 
 
+def l1(a: Tensor, b: Tensor) -> Tensor:
+    """Mean absolute difference of images scaled to [0, 1], N.
+
+    Args:
+        a: Images of bytes, N C H W with 1 or 3 channels.
+        b: Images of the same shape.
+    """
+    return in_chunks(absolute_difference, a, b) / (255 * a.shape[1:].numel())
+
+
 def mse(a: Tensor, b: Tensor) -> Tensor:
     """Mean squared difference of images scaled to [0, 1], N.
 
@@ -126,6 +136,13 @@ def squared_difference(a: Tensor, b: Tensor) -> Tensor:
     """Sum of squared differences of bytes, N, exact: in integers."""
     check(a, b)
     total = (a.int() - b.int()).square().sum((1, 2, 3))
+    return total.to(exact(a.device)).double()
+
+
+def absolute_difference(a: Tensor, b: Tensor) -> Tensor:
+    """Sum of absolute differences of bytes, N, exact: in integers."""
+    check(a, b)
+    total = (a.int() - b.int()).abs().sum((1, 2, 3))
     return total.to(exact(a.device)).double()
 
 

@@ -13,7 +13,7 @@ from lightning_avatars.schedules import Schedule
 from lightning_avatars.terms.base import Term
 
 if TYPE_CHECKING:
-    from lightning_avatars.families.adversarial import Adversarial, Step
+    from lightning_avatars.families.game import Game, Step
 
 
 class AdaptiveStrength(Term):
@@ -46,7 +46,7 @@ class AdaptiveStrength(Term):
         self.register_buffer("signs", torch.zeros(2))  # their sum and their number, of all processes
         self.register_buffer("chunks", torch.zeros(2), persistent=False)  # those of this turn, of this process
 
-    def check(self, module: Adversarial) -> None:
+    def check(self, module: Game) -> None:
         if not isinstance(module.augment, AdaptiveAugment):
             given = "none" if module.augment is None else type(module.augment).__name__
             raise ValueError(
@@ -75,7 +75,7 @@ class AdaptiveStrength(Term):
         step.module.latest |= {"discriminator/sign": excess + self.target, "augment/p": p.clone()}
 
 
-def check_moved(module: Adversarial) -> None:
+def check_moved(module: Game) -> None:
     """Raise a ValueError where an adaptive augmentation begins at p = 0 and nothing ever moves it."""
     moved = "augment.p" in module.scheduled or any(isinstance(term, AdaptiveStrength) for term in module.modules())
     if isinstance(module.augment, AdaptiveAugment) and module.augment.initial == 0 and not moved:

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from lightning_avatars.metrics.processes import add_up, rank_and_world
 
 if TYPE_CHECKING:
-    from lightning_avatars.families.adversarial import Adversarial, Step
+    from lightning_avatars.families.game import Game, Step
 
 
 class Balance(nn.Module, ABC):
     """What weighs the generator's losses by one another."""
 
-    def check(self, module: Adversarial) -> None:
+    def check(self, module: Game) -> None:
         """Raise a ValueError where this game has no place for it; called before any training."""
 
     @abstractmethod
@@ -45,7 +45,7 @@ class AdaptiveWeight(Balance):
             raise ValueError(f"delta and largest must be above 0, got {delta} and {largest}")
         self.layer, self.delta, self.largest = layer, delta, largest
 
-    def check(self, module: Adversarial) -> None:
+    def check(self, module: Game) -> None:
         name = f"{self.layer}.weight"
         if name not in dict(module.generator.named_parameters()):
             raise ValueError(

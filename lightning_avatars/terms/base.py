@@ -10,7 +10,14 @@ from torch import Tensor, nn
 from lightning_avatars.schedules import Schedule, value_at
 
 if TYPE_CHECKING:
-    from lightning_avatars.families.adversarial import Adversarial, Step
+    from lightning_avatars.families.game import Game, Step
+
+
+FAMILIES = {  # which have what terms may need
+    "latent": "Adversarial", "target": "AdversarialAutoencoder or PairedTranslation",
+    "reconstruction": "AdversarialAutoencoder", "source": "PairedTranslation or OneWayTranslation",
+    "cycled": "DomainTranslation or AttributeTranslation", "identity": "DomainTranslation or OneWayTranslation",
+}  # fmt: skip
 
 
 class Term(nn.Module):
@@ -38,11 +45,11 @@ class Term(nn.Module):
     def weight_at(self, images_seen: int) -> float:
         return value_at(self.weight, images_seen)
 
-    def heads(self, module: Adversarial) -> dict[str, int]:
+    def heads(self, module: Game) -> dict[str, int]:
         """Name the heads of the discriminator's verdicts that are read in this game, with their lengths."""
         return {}
 
-    def check(self, module: Adversarial) -> None:
+    def check(self, module: Game) -> None:
         """Raise a ValueError where this game has no place for the term; called before any training."""
 
     def prepare(self, device: torch.device) -> None:
@@ -56,7 +63,7 @@ class Term(nn.Module):
         """Act once the player has stepped; ``step`` is the turn's last chunk."""
 
 
-def check_terms(module: Adversarial) -> None:
+def check_terms(module: Game) -> None:
     """Check that a game's terms fit it, and that each head of the discriminator is trained.
 
     Raises:
@@ -72,10 +79,11 @@ def check_terms(module: Adversarial) -> None:
             try:
                 if term.player not in (None, player):
                     raise ValueError(f"it is a term of the {term.player}: put it into {term.player}_terms")
-                if not term.needs <= module.step_class.offers:
+                absent = sorted(term.needs - module.step_class.offers)
+                if absent:
                     raise ValueError(
-                        f"a {type(term).__name__} needs a {sorted(term.needs)[0]} in every turn, which "
-                        f"{type(module).__name__} has not: use another family, such as AdversarialAutoencoder"
+                        f"a {type(term).__name__} needs a {absent[0]} in every turn, which {type(module).__name__} has "
+                        f"not: use another family, such as {FAMILIES[absent[0]]}, or leave the term out"
                     )
                 term.check(module)
             except ValueError as error:

@@ -13,16 +13,18 @@ from lightning_avatars.schedules import Schedule
 from lightning_avatars.terms.base import Term
 
 if TYPE_CHECKING:
-    from lightning_avatars.families.adversarial import Adversarial, Step
+    from lightning_avatars.families.game import Game, Step
 
 
-def classification_loss(logits: Tensor, labels: Tensor, names: list[str]) -> Tensor:
+def classification_loss(logits: Tensor, labels: Tensor, names: list[str], dropped: bool = False) -> Tensor:
     """Cross-entropy of each ``group=value`` group and each plain name: the mean over groups and images.
 
     Args:
         logits: What is read, N x L.
-        labels: What is so, N x L; a row of zeros is not known and adds nothing.
+        labels: What is so, N x L.
         names: Names of the columns.
+        dropped: Whether a row of zeros is of an image whose labels were dropped, and adds nothing; else it says that
+            none of the plain names is so.
     """
     columns, one_hot = groups(names), one_hot_groups(names)
     plain = [found.start for group, found in columns.items() if group not in one_hot]
@@ -30,9 +32,10 @@ def classification_loss(logits: Tensor, labels: Tensor, names: list[str]) -> Ten
         F.cross_entropy(logits[:, columns[group]], labels[:, columns[group]]) for group in columns if group in one_hot
     ]
     if plain:
-        known = labels.any(1, keepdim=True).to(logits)
         each = F.binary_cross_entropy_with_logits(logits[:, plain], labels[:, plain], reduction="none")
-        losses.append((each * known).sum(1).mean())
+        if dropped:
+            each = each * labels.any(1, keepdim=True)
+        losses.append(each.sum(1).mean())
     return torch.stack(losses).sum() / len(columns)
 
 
@@ -47,7 +50,8 @@ class Classification(Term):
         weight: Factor of the loss, or a schedule of it.
         every: Turns between evaluations.
         made: Factor of made images within the discriminator's loss. The paper's is 1; but then the two agree on marks
-            that no real image has, and 0 lets the discriminator learn from real images alone.
+            that no real image has, and 0 lets the discriminator learn from real images alone, as StarGAN's does (Choi
+            et al. 2018, Eq. 2).
     """
 
     def __init__(self, weight: float | Schedule = 1.0, every: int = 1, made: float = 1.0) -> None:
@@ -56,13 +60,17 @@ class Classification(Term):
             raise ValueError(f"made is a factor of 0 or more, got {made}")
         self.made = made
 
-    def heads(self, module: Adversarial) -> dict[str, int]:
+    def heads(self, module: Game) -> dict[str, int]:
         return {"class": module.generator.label_dim}
 
     def forward(self, step: Step) -> Tensor:
         assert step.labels is not None  # the game is conditional: its discriminator has a head for labels
-        names = step.module.label_names
-        fake = classification_loss(step.fake_verdict.heads["class"], step.labels, names)
-        if step.player == "generator":
-            return fake
-        return classification_loss(step.real_verdict.heads["class"], step.labels, names) + self.made * fake
+        names, dropped = step.module.label_names, step.module.label_dropout > 0
+        real = None
+        if step.player == "discriminator":
+            real = classification_loss(step.real_verdict.heads["class"], step.labels, names, dropped)
+            if not self.made:
+                return real
+        assert isinstance(step.asked, Tensor)
+        fake = classification_loss(step.fake_verdict.heads["class"], step.asked, names, dropped)
+        return fake if real is None else real + self.made * fake

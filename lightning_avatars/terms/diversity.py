@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from torch import Tensor
 
@@ -10,7 +10,8 @@ from lightning_avatars.schedules import Schedule
 from lightning_avatars.terms.base import Term
 
 if TYPE_CHECKING:
-    from lightning_avatars.families.adversarial import Step
+    from lightning_avatars.families.adversarial import Adversarial
+    from lightning_avatars.families.game import Step
 
 
 class ModeSeeking(Term):
@@ -26,6 +27,7 @@ class ModeSeeking(Term):
     """
 
     player = "generator"
+    needs = frozenset({"latent"})
 
     def __init__(self, weight: float | Schedule = 1.0, every: int = 1, floor: float = 1e-5) -> None:
         super().__init__(weight, every)
@@ -34,7 +36,8 @@ class ModeSeeking(Term):
         self.floor = floor
 
     def forward(self, step: Step) -> Tensor:
-        generator, prior = step.module.generator, step.module.prior
+        module = cast("Adversarial", step.module)
+        generator, prior = module.generator, module.prior
         other = step.draws.take("mode_seeking", lambda n, g: prior.draw(n, generator.latent_dim, g))
         images, latents = distance(step.made, generator(other, step.labels).float()), distance(step.latent, other)
         return (latents / (images + self.floor * latents).clamp(min=1e-12)).mean()  # 0 for codes that came up twice

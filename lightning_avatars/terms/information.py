@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,8 @@ from lightning_avatars.schedules import Schedule
 from lightning_avatars.terms.base import Term
 
 if TYPE_CHECKING:
-    from lightning_avatars.families.adversarial import Adversarial, Step
+    from lightning_avatars.families.adversarial import Adversarial
+    from lightning_avatars.families.game import Game, Step
 
 
 def categorical_information(logits: Tensor, code: Tensor) -> Tensor:
@@ -46,6 +47,8 @@ class Information(Term):
         deviation: Standard deviation of the continuous codes given an image; null for what the head says (Sec. 6).
     """
 
+    needs = frozenset({"latent"})
+
     def __init__(
         self, weight: float | Schedule = 1.0, every: int = 1, continuous: float = 0.1, deviation: float | None = None
     ) -> None:
@@ -54,15 +57,14 @@ class Information(Term):
             raise ValueError(f"continuous must be 0 or more and deviation above 0, got {continuous} and {deviation}")
         self.continuous, self.deviation = continuous, deviation
 
-    def heads(self, module: Adversarial) -> dict[str, int]:
-        if not isinstance(module.prior, Codes):
-            raise ValueError(
-                f"Information needs codes, but the prior is {type(module.prior).__name__}: use latents.Codes"
-            )
-        return {"code": module.prior.code_dim}
+    def heads(self, module: Game) -> dict[str, int]:
+        prior = cast("Adversarial", module).prior
+        if not isinstance(prior, Codes):
+            raise ValueError(f"Information needs codes, but the prior is {type(prior).__name__}: use latents.Codes")
+        return {"code": prior.code_dim}
 
     def forward(self, step: Step) -> Tensor:
-        prior = step.module.prior
+        prior = cast("Adversarial", step.module).prior
         assert isinstance(prior, Codes)
         one_hots, continuous = prior.split(step.latent)
         sizes = [*prior.categorical, prior.continuous, prior.continuous]

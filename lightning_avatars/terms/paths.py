@@ -13,7 +13,7 @@ from lightning_avatars.schedules import Schedule
 from lightning_avatars.terms.base import Term
 
 if TYPE_CHECKING:
-    from lightning_avatars.families.adversarial import Adversarial, Step
+    from lightning_avatars.families.game import Game, Step
 
 
 def path_lengths(images: Tensor, styles: Tensor, direction: Tensor) -> Tensor:
@@ -44,6 +44,7 @@ class PathLength(Term):
     """
 
     player = "generator"
+    needs = frozenset({"latent"})
     mean: Tensor
     seen: Tensor
 
@@ -57,7 +58,7 @@ class PathLength(Term):
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("seen", torch.zeros(2), persistent=False)  # lengths of this turn: their sum and number
 
-    def check(self, module: Adversarial) -> None:
+    def check(self, module: Game) -> None:
         if not isinstance(module.generator, StyleGenerator):
             raise ValueError(
                 "it is a term of generators with a mapping and a synthesis (StyleGenerator), and "

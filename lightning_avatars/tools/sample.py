@@ -53,6 +53,8 @@ def sample(
     module = load_module(checkpoint, chosen)
     if not isinstance(module, GenerativeModule):
         raise ValueError(f"{checkpoint} holds a {type(module).__name__}, which makes no pictures")
+    if not module.samples:
+        raise ValueError(f"{checkpoint} makes its pictures of others: use `lightning-avatars translate`")
     if labels is not None and not module.conditional:
         raise ValueError(f"{checkpoint} was trained without labels, so that it can't obey {labels!r}")
     if count < 1 and not seeds:

@@ -12,7 +12,7 @@ import torch
 from torch.optim import Adam
 
 from lightning_avatars.data.base import FaceData, FaceDataset, Picture
-from lightning_avatars.families.adversarial import Adversarial, Step
+from lightning_avatars.families.adversarial import Adversarial, LatentStep
 from lightning_avatars.latents import Codes
 from lightning_avatars.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from lightning_avatars.networks.layers.labels import ClassHead, CodeHead, ProjectionHead
@@ -124,7 +124,7 @@ def test_a_discriminator_finds_the_codes_and_they_say_what_is_drawn(tmp_path):
 
 def labels_given(module: Adversarial, start: int = 0, stop: int = 200, player: str = "generator") -> torch.Tensor:
     batch = {"image": torch.zeros(stop - start, 3, 8, 8), "labels": torch.ones(stop - start, 3)}
-    return Step(module, batch, Draws(0, 0, 200, start, stop, torch.device("cpu")), player).labels
+    return LatentStep(module, batch, Draws(0, 0, 200, start, stop, torch.device("cpu")), player).labels
 
 
 def test_some_images_lose_their_labels_the_same_ones_in_both_turns_and_in_any_chunk():

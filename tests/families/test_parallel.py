@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import socket
+from collections import defaultdict
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from lightning_avatars.terms.clipping import WeightClip
 from lightning_avatars.terms.paths import PathLength
 from tests.conf.autoencoders import vaegan_game, vqgan_game
 from tests.conf.training import fit, game, weights
+from tests.conf.translation import GAMES as TRANSLATIONS
+from tests.conf.translation import data_for, paired_game, styled
 from tests.families.test_adversarial import PENALTIES
 from tests.networks.layers.test_spectral import normalised
 from tests.networks.test_progressive import grown
@@ -44,10 +47,13 @@ GAMES = {name: partial(lambda make, **more: game(**make(), **more), make) for na
     "growing": grown,
     "vqgan": vqgan_game,
     "vaegan": vaegan_game,
+    "styled": lambda: paired_game(generator=styled()),
+    **TRANSLATIONS,
 }
+PICTURES = {name: name for name in TRANSLATIONS} | {"styled": "paired"}
 # numbers near zero, where two halves of a batch are summed otherwise than the whole
-ROUNDED = {"growing": 1e-5, "vaegan": 1e-5}
-IMAGES = 160  # 20 batches
+ROUNDED = {"growing": 1e-5, "vaegan": 1e-5, "styled": 1e-5}
+IMAGES = defaultdict(lambda: 160, styled=80)  # 20 batches; ten where instance norm of few pixels makes them part
 
 
 def work(rank: int, port: int, folder: Path) -> None:
@@ -59,7 +65,8 @@ def work(rank: int, port: int, folder: Path) -> None:
     torch.set_num_threads(1)
     for name, make in GAMES.items():
         module = make()
-        fit(module, folder / f"{name}_{rank}", IMAGES, devices=2, strategy=PhaseDDP())
+        data = data_for(PICTURES[name]) if name in PICTURES else None
+        fit(module, folder / f"{name}_{rank}", IMAGES[name], devices=2, strategy=PhaseDDP(), data=data)
         torch.save(weights(module), folder / f"{name}_{rank}.pt")
 
 
@@ -78,7 +85,7 @@ def folder(tmp_path_factory):
 def test_two_processes_equal_one(folder, tmp_path, name):
     alone = GAMES[name]()
     start = weights(alone).clone()
-    fit(alone, tmp_path, IMAGES)
+    fit(alone, tmp_path, IMAGES[name], data=data_for(PICTURES[name]) if name in PICTURES else None)
     ranks = [torch.load(folder / f"{name}_{rank}.pt") for rank in range(2)]
     assert torch.equal(*ranks), "every weight and buffer must be equal on all processes"
     assert (weights(alone) - start).abs().max() > 1e-3

@@ -64,6 +64,13 @@ def test_mse_of_black_and_white_is_one_and_is_of_images_in_unit_range():
     assert mse(a, b).dtype == torch.float64
 
 
+def test_l1_is_the_mean_absolute_difference_of_images_in_0_to_1():
+    a = torch.tensor([0, 255, 10, 200], dtype=torch.uint8).view(1, 1, 2, 2).repeat(2, 3, 1, 1)
+    b = torch.tensor([255, 255, 20, 100], dtype=torch.uint8).view(1, 1, 2, 2).repeat(2, 3, 1, 1)
+    b[1] = a[1]
+    assert pairwise.l1(a, b).tolist() == pytest.approx([(255 + 0 + 10 + 100) / 4 / 255, 0])
+
+
 def test_psnr_equals_that_of_torchmetrics():
     a, b = pair()
     expected = peak_signal_noise_ratio(a.double(), b.double(), 255.0, reduction="none", dim=(1, 2, 3))

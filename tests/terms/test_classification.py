@@ -34,15 +34,28 @@ def test_one_class_and_attributes_alone_are_the_textbooks_losses(names):
     torch.testing.assert_close(classification_loss(logits, labels, names), expected)
 
 
-def test_images_without_labels_add_nothing_but_count():
+def test_images_whose_labels_were_dropped_add_nothing_but_count():
     torch.manual_seed(0)
     logits = torch.randn(3, 7, requires_grad=True)
     known = torch.tensor([1.0, 0, 1])[:, None]
-    loss = classification_loss(logits, LABELS * known, NAMES)
+    loss = classification_loss(logits, LABELS * known, NAMES, dropped=True)
     torch.testing.assert_close(loss, classification_loss(logits[::2], LABELS[::2], NAMES) * 2 / 3)
     (gradient,) = torch.autograd.grad(loss, logits)
     assert gradient[1].abs().max() == 0 and gradient[0].abs().min() > 0
-    assert classification_loss(logits, LABELS * 0, NAMES).item() == 0
+    assert classification_loss(logits, LABELS * 0, NAMES, dropped=True).item() == 0
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_a_picture_of_which_no_name_is_so_is_learned_from_unless_its_labels_may_have_been_dropped(dropout):
+    logits = torch.zeros(2, 1, requires_grad=True)
+    step = SimpleNamespace(
+        player="discriminator",
+        labels=torch.tensor([[1.0], [0]]),
+        module=SimpleNamespace(label_names=["Smiling"], label_dropout=dropout),
+        real_verdict=Verdict([], heads={"class": logits}),
+    )
+    (gradient,) = torch.autograd.grad(Classification(made=0.0)(step), logits)
+    assert gradient.flatten().tolist() == [-0.25, 0.0 if dropout else 0.25]
 
 
 @pytest.mark.parametrize("made", [1.0, 0.5, 0.0])
@@ -52,12 +65,17 @@ def test_the_discriminator_reads_real_images_and_made_ones_the_generator_made_on
     step = SimpleNamespace(
         player="discriminator",
         labels=LABELS,
-        module=SimpleNamespace(label_names=NAMES),
+        asked=LABELS.flip(0),
+        module=SimpleNamespace(label_names=NAMES, label_dropout=0.0),
         real_verdict=Verdict([], heads={"class": real}),
         fake_verdict=Verdict([], heads={"class": fake}),
     )
-    losses = [classification_loss(logits, LABELS, NAMES) for logits in (real, fake)]
+    losses = [classification_loss(real, LABELS, NAMES), classification_loss(fake, LABELS.flip(0), NAMES)]
     torch.testing.assert_close(Classification(made=made)(step), losses[0] + made * losses[1])
+    if not made:
+        step.fake_verdict = None  # which need not be asked for
+        torch.testing.assert_close(Classification(made=made)(step), losses[0])
+        step.fake_verdict = Verdict([], heads={"class": fake})
     step.player, step.real_verdict = "generator", None
     torch.testing.assert_close(Classification(made=made)(step), losses[1])
     with pytest.raises(ValueError, match="factor of 0 or more, got -1"):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_avatars.families.adversarial import Step
+from lightning_avatars.families.adversarial import LatentStep
 from lightning_avatars.networks.base import Generator
 from lightning_avatars.seeding import Draws
 from lightning_avatars.terms.diversity import ModeSeeking
@@ -25,7 +25,7 @@ class Scaled(Generator):
 def turn(scale, count=6, start=0, stop=6):
     batch = {"image": torch.zeros(stop - start, 3, 8, 8), "labels": torch.zeros(stop - start, 0)}
     draws = Draws(0, 0, count, start, stop, torch.device("cpu"))
-    return Step(game(generator=Scaled(scale)), batch, draws, "generator")
+    return LatentStep(game(generator=Scaled(scale)), batch, draws, "generator")
 
 
 @pytest.mark.parametrize("scale", [0.5, 2.0])

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from lightning_avatars.families.adversarial import Step
+from lightning_avatars.families.adversarial import LatentStep
 from lightning_avatars.networks.base import Discriminator, Verdict
 from lightning_avatars.seeding import Draws
 from lightning_avatars.terms.gradients import R1, R2, GradientPenalty, squared_gradient
@@ -41,13 +41,13 @@ class Bowl(Line):
         return Verdict([(x.square() * self.w[0]).flatten(1).sum(1) / 2])
 
 
-def turn(discriminator: Discriminator, term: nn.Module, count: int = 6, seed: int = 0) -> Step:
+def turn(discriminator: Discriminator, term: nn.Module, count: int = 6, seed: int = 0) -> LatentStep:
     """A discriminator's turn, ready for one term."""
     image = torch.rand(count, *SHAPE, generator=torch.Generator().manual_seed(seed)) * 2 - 1
     batch = {"image": image, "labels": torch.zeros(count, 0)}
     draws = Draws(0, 0, count, 0, count, torch.device("cpu"))
     module = game(discriminator=discriminator)
-    return Step(module, batch, draws, "discriminator", frozenset(term.differentiates))
+    return LatentStep(module, batch, draws, "discriminator", frozenset(term.differentiates))
 
 
 @pytest.mark.parametrize("seed", [0, 1])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_avatars.families.adversarial import Step
+from lightning_avatars.families.adversarial import LatentStep
 from lightning_avatars.networks.style import Mapping, NoiseMode, StyleGenerator
 from lightning_avatars.networks.stylegan2 import StyleGAN2Generator
 from lightning_avatars.seeding import Draws
@@ -29,10 +29,10 @@ class Linear(StyleGenerator):
         return torch.einsum("nlw,lwp->np", styles, self.maps).view(-1, 3, 8, 8)
 
 
-def turn(module, start: int = 0, stop: int = 6, total: int = 6) -> Step:
+def turn(module, start: int = 0, stop: int = 6, total: int = 6) -> LatentStep:
     """A generator's turn on some images of a batch, ready for one term."""
     batch = {"image": torch.zeros(stop - start, 3, 8, 8), "labels": torch.rand(total, 3)[start:stop]}
-    return Step(module, batch, Draws(0, 0, total, start, stop, torch.device("cpu")), "generator")
+    return LatentStep(module, batch, Draws(0, 0, total, start, stop, torch.device("cpu")), "generator")
 
 
 def expected(generator: Linear, direction: Tensor) -> Tensor:
@@ -142,7 +142,7 @@ def test_other_generators_and_wrong_numbers_are_refused():
         PathLength(decay=1.0)
 
 
-def stylegan2_turn() -> tuple[PathLength, Step]:
+def stylegan2_turn() -> tuple[PathLength, LatentStep]:
     torch.manual_seed(0)
     generator = StyleGAN2Generator(8, 3, 0, 6, 5, 4, 8, mapping_layers=2, style_mixing=0.0)
     return PathLength(), turn(game(generator=generator))

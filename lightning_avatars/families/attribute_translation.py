@@ -1,0 +1,169 @@
+"""Translation that changes what pictures show, by labels: StarGAN."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_avatars.data.base import Batch, FaceData
+from lightning_avatars.families.base import EvaluationSet
+from lightning_avatars.families.game import Given
+from lightning_avatars.families.translation import SHOWN, Translation, TranslationStep
+from lightning_avatars.images import to_bytes, to_float
+from lightning_avatars.labels import groups, one_hot_groups
+from lightning_avatars.networks.base import Discriminator
+from lightning_avatars.networks.translator import Translator
+from lightning_avatars.objectives.adversarial import Objective
+
+
+class AttributeStep(TranslationStep):
+    """A turn in which pictures are changed to show labels of other training pictures."""
+
+    module: AttributeTranslation
+    labels: Tensor
+    offers = frozenset({"cycled"})
+    handed_over = ("wanted", "made")
+
+    @cached_property
+    def wanted(self) -> Tensor:
+        """Labels that the fakes shall have, N L."""
+        return self.module.other_labels(self.labels, self.draws.uniform(self.stream, 1)[:, 0])
+
+    @property
+    def asked(self) -> Given:
+        return self.wanted
+
+    @property
+    def given_to_both(self) -> Given:
+        return torch.cat([self.labels, self.wanted])
+
+    @cached_property
+    def made(self) -> Tensor:
+        with self.graph():
+            return self.run(self.module.generator, self.batch["image"], self.wanted, False)
+
+    @cached_property
+    def cycled(self) -> Tensor:
+        return self.run(self.module.generator, self.made, self.labels, False)
+
+
+class AttributeTranslation(Translation):
+    """Translation that changes what pictures show, by labels: StarGAN (Choi et al. 2018).
+
+    Each picture is given the labels of another training picture, so that labels go together as they do in the data.
+    What the paper has beside are terms: ``terms.classification.Classification`` for both players, with ``made: 0`` for
+    the discriminator's, ``terms.cycle.Cycle`` and ``terms.gradients.GradientPenalty``.
+
+    Args:
+        generator: Turns pictures and labels into images.
+        discriminator: Judges images and names their labels.
+        objective: What the two minimise.
+        attributes: Groups of labels that are changed, such as ``[expression, Smiling]``; the others stay as they are.
+            All by default.
+        kwargs: Of ``Game``.
+    """
+
+    step_class = AttributeStep
+    generator: Translator
+
+    def __init__(
+        self,
+        generator: Translator,
+        discriminator: Discriminator,
+        objective: Objective,
+        attributes: list[str] | None = None,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> None:
+        super().__init__(generator=generator, discriminator=discriminator, objective=objective, **kwargs)
+        self.attributes = attributes
+        self.check()
+
+    def check(self) -> None:
+        super().check()
+        if not self.conditional or self.label_dropout:
+            raise ValueError(
+                f"{type(self).__name__} is told by labels what to change: set conditional to true and label_dropout "
+                f"to 0, got {self.conditional} and {self.label_dropout}"
+            )
+
+    def check_data(self, data: FaceData) -> None:
+        super().check_data(data)
+        self.changes  # noqa: B018 - raises where the data have no such labels
+
+    @property
+    def changes(self) -> list[bool]:
+        """Tell which columns of the labels are changed."""
+        columns = groups(self.label_names)
+        chosen = self.attributes if self.attributes is not None else list(columns)
+        unknown = sorted(set(chosen) - columns.keys())
+        if unknown or not chosen:
+            named = f"attributes names {unknown[0]!r}" if unknown else "attributes is empty"
+            raise ValueError(
+                f"{named}: give groups of the data's labels, of {', '.join(columns) or 'which it has none'}"
+            )
+        return [name.partition("=")[0] in chosen for name in self.label_names]
+
+    def other_labels(self, labels: Tensor, u: Tensor) -> Tensor:
+        """Put the labels of other training pictures into those of some, N L, where they are changed.
+
+        Args:
+            labels: The pictures' own labels.
+            u: Numbers in [0, 1), N, that say which the others are.
+        """
+        if self.label_rows.device != labels.device:
+            self.label_rows = self.label_rows.to(labels.device)
+        return self.merged(labels, self.label_rows[(u * len(self.label_rows)).long()])
+
+    def merged(self, labels: Tensor, others: Tensor) -> Tensor:
+        """Take those labels that are changed from others, N L, and the rest from the pictures' own."""
+        changed = torch.tensor(self.changes).to(labels.device, non_blocking=True)
+        return torch.where(changed, others, labels)
+
+    def source_planes(self, batch: Batch) -> Tensor:
+        return self.ordered(to_float(batch["image"]))
+
+    def translate(self, batch: Batch, to: str | None = None, labels: Tensor | None = None) -> Tensor:
+        if labels is None:
+            raise ValueError("say what pictures shall show: give labels")
+        return self.changed(self.source_planes(batch), labels.to(self.device))
+
+    def changed(self, pictures: Tensor, labels: Tensor) -> Tensor:
+        """Translate pictures to show labels."""
+        with self.sampling() as network:
+            images: Tensor = network(pictures, labels)
+        return images
+
+    def evaluation_sets(self, batch: Batch) -> dict[str, EvaluationSet]:
+        sets, labels = {}, self.drawn_labels(batch)
+        made = self.ordered(to_float(to_bytes(self.translate(batch, labels=labels))))
+        sets["reconstruction"] = EvaluationSet(self.changed(made, batch["labels"]), batch["image"])
+        if "other" in batch:
+            images = self.translate(batch, labels=batch["other_labels"])
+            sets["counterpart"] = EvaluationSet(images, batch["other"], source=batch["image"])
+        return sets
+
+    def drawn_labels(self, batch: Batch) -> Tensor:
+        """Draw labels for held-out pictures, by their places in the store."""
+        return self.merged(batch["labels"], self.draw_labels(batch["index"]))
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        return {"image": to_bytes(self.translate(batch, labels=self.drawn_labels(batch)))}
+
+    def preview(self, batch: Batch) -> dict[str, Tensor]:
+        some = Batch({name: values[:SHOWN] for name, values in batch.items()})
+        rows, columns = [to_float(some["image"])], groups(self.label_names)
+        for group, found in columns.items():
+            if not self.changes[found.start]:
+                continue
+            for column in range(found.start, found.stop):
+                labels = some["labels"].clone()
+                if group in one_hot_groups(self.label_names):
+                    labels[:, found] = 0
+                    labels[:, column] = 1
+                else:
+                    labels[:, column] = 1 - labels[:, column]
+                rows.append(self.translate(some, labels=labels))
+        return {"changes": torch.stack(rows, 1)}

@@ -1,0 +1,53 @@
+"""Translation of attributes: which labels are asked for, and the way back."""
+
+from __future__ import annotations
+
+import torch
+
+from lightning_avatars.images import to_bytes
+from lightning_avatars.terms.classification import Classification, classification_loss
+from tests.conf.translation import batch_of, informed, star_game, turn
+
+
+def test_wanted_labels_are_those_of_other_pictures_and_only_where_they_are_changed():
+    module = informed(star_game(attributes=["large"]))
+    module.label_rows = torch.tensor([[1.0, 0, 1], [0, 1, 0]])
+    labels = torch.tensor([[1.0, 0, 0], [0, 1, 0]])
+    assert torch.equal(module.other_labels(labels, torch.tensor([0.1, 0.9])), torch.tensor([[1.0, 0, 1], [0, 1, 0]]))
+    module.attributes = None
+    assert torch.equal(module.other_labels(labels, torch.tensor([0.6, 0.2])), module.label_rows.flip(0))
+
+
+def test_a_picture_gets_the_wanted_labels_and_is_brought_back_with_its_own():
+    module = star_game()
+    step = turn(module, "generator")
+    real, labels = step.batch["image"], step.batch["labels"]
+    assert {tuple(row) for row in step.wanted.tolist()} <= {tuple(row) for row in torch.eye(3).tolist()}
+    torch.testing.assert_close(step.made, module.generator(real, step.wanted))
+    torch.testing.assert_close(step.cycled, module.generator(step.made, labels))
+    names = module.label_names
+    read = module.discriminator(step.made).heads["class"]
+    torch.testing.assert_close(Classification()(step), classification_loss(read, step.wanted, names))
+    step = turn(module, "discriminator")
+    read = module.discriminator(real).heads["class"]
+    torch.testing.assert_close(Classification(made=0.0)(step), classification_loss(read, labels, names))
+
+
+def test_attributes_are_scored_against_counterparts_and_the_way_back():
+    module, batch = informed(star_game()), batch_of()
+    sets = module.evaluation_sets(batch)
+    assert torch.equal(sets["counterpart"].target, batch["other"])
+    torch.testing.assert_close(sets["counterpart"].images, module.translate(batch, labels=batch["other_labels"]))
+    there = to_bytes(module.translate(batch, labels=module.drawn_labels(batch)))
+    torch.testing.assert_close(
+        sets["reconstruction"].images, module.translate({"image": there}, labels=batch["labels"])
+    )
+    assert torch.equal(sets["reconstruction"].target, batch["image"])
+    del batch["other"]
+    assert list(module.evaluation_sets(batch)) == ["reconstruction"]
+    shown = module.preview(batch)["changes"]
+    assert shown.shape == (4, 4, 3, 8, 8)
+    blue = torch.cat([torch.tensor([0.0, 1]).expand(4, 2), batch["labels"][:, 2:]], 1)
+    torch.testing.assert_close(shown[:, 2], module.translate(batch, labels=blue))
+    flipped = torch.cat([batch["labels"][:, :2], 1 - batch["labels"][:, 2:]], 1)
+    torch.testing.assert_close(shown[:, 3], module.translate(batch, labels=flipped))

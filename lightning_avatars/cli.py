@@ -55,10 +55,11 @@ from lightning_avatars.tools.evaluate import evaluate
 from lightning_avatars.tools.explore import explore
 from lightning_avatars.tools.export import export
 from lightning_avatars.tools.sample import sample
+from lightning_avatars.tools.translate import translate
 from lightning_avatars.tools.weights import weights
 from lightning_avatars.warm_start import freeze, start_from
 
-TOOLS = {tool.__name__: tool for tool in (sample, explore, edit, evaluate, compare, export, data, weights)}
+TOOLS = {tool.__name__: tool for tool in (sample, explore, edit, translate, evaluate, compare, export, data, weights)}
 
 TRAINER = {  # what the clocks and the endless sampler need; choices are in the configs
     "max_epochs": -1,

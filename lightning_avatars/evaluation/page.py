@@ -11,13 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_avatars.data.pictures import Pictures
+from lightning_avatars.data.pictures import Pictures, StorePictures
 from lightning_avatars.evaluation.real import Real, spread
-from lightning_avatars.evaluation.reconstructions import SetScores
+from lightning_avatars.evaluation.reconstructions import UNTRANSLATED, SetScores, batch_of
 from lightning_avatars.evaluation.samples import RealPictures
 from lightning_avatars.evaluation.scores import direction
 from lightning_avatars.evaluation.track import on_screen
+from lightning_avatars.families.attribute_translation import AttributeTranslation
 from lightning_avatars.families.base import GenerativeModule
+from lightning_avatars.families.paired_translation import PairedTranslation
 from lightning_avatars.images import save_sheet, to_bytes
 from lightning_avatars.labels import assign, groups
 from lightning_avatars.metrics.extractors.pixels import Pixels
@@ -26,6 +28,7 @@ from lightning_avatars.metrics.neighbours import nearest
 SEARCHED = 250  # samples whose nearest pictures are looked for
 ROW = 8  # images beside each other
 EXTREMES = 8  # best and worst images that are shown
+SHOWN = 32  # held-out pictures, of all domains, that translations are shown of
 MOST_GROUPS = 12  # of labels
 SIDE = 128  # pixels to which pictures of different sizes are brought, and small ones magnified, to be shown only
 STYLE = (
@@ -58,8 +61,48 @@ def write_page(
         parts += by_attribute(folder, module)
     for one in sets:
         parts += extremes(folder, one)
-    page, against = folder / "index.html", f"{real.reference.name}{f' ({real.split})' if real.split else ''}"
-    title = html.escape(f"{pictures.name} against {against}")
+    against = f"{real.reference.name}{f' ({real.split})' if real.split else ''}"
+    return written(folder, f"{pictures.name} against {against}", parts)
+
+
+def write_translations(
+    folder: Path, module: GenerativeModule, pictures: StorePictures, sets: Sequence[SetScores]
+) -> Path:
+    """Write a page of what a module makes of some held-out pictures, and of its best and worst images.
+
+    Args:
+        folder: Where it goes.
+        module: Translates.
+        pictures: Held-out pictures.
+        sets: What was scored.
+    """
+    some = StorePictures(pictures.store, pictures.index[spread(len(pictures), SHOWN).numpy()], pictures.name)
+    with torch.no_grad():
+        shown = module.preview(batch_of(some, slice(0, len(some)), module.device))
+    parts = []
+    for name, images in shown.items():
+        versions = to_bytes(images[:ROW]).cpu()
+        below = versions.transpose(0, 1).flatten(0, 1) if versions.ndim == 5 else versions
+        caption = f"What is made of pictures of {pictures.name}, each below its source."
+        parts.append(sheet(folder, name, as_one(below), caption, row_names(module, len(below) // len(versions))))
+    for one in sets:
+        if not one.result.set.endswith(UNTRANSLATED):
+            parts += extremes(folder, one)
+    return written(folder, f"translations of {pictures.name}", parts)
+
+
+def row_names(module: GenerativeModule, count: int) -> list[str]:
+    """Say what the versions of a picture are, one below the other, that a module shows in its preview."""
+    names = ["source", "result", "target" if isinstance(module, PairedTranslation) else "there and back"]
+    if isinstance(module, AttributeTranslation):
+        changed = zip(module.label_names, module.changes, strict=True)
+        names = ["source", *(name for name, changes in changed if changes)]
+    return [*names, *[""] * count][:count]
+
+
+def written(folder: Path, title: str, parts: Sequence[str]) -> Path:
+    """Write a page of parts and return its path."""
+    page, title = folder / "index.html", html.escape(title)
     head = f'<!doctype html><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>\n<h1>{title}</h1>\n'
     page.write_text(head + "\n".join(parts) + "\n", encoding="utf-8")
     return page

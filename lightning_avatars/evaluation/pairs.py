@@ -19,10 +19,46 @@ from lightning_avatars.metrics.lpips import LPIPS
 Metric = Callable[[Tensor, Tensor], Tensor]
 
 
-class Pairs:
-    """Scores of a known number of pairs of images on any number of processes.
+class PairMetrics:
+    """Scores of images against others, pair by pair.
 
     What is not defined at a size is left out: MS-SSIM below 176 pixels, SSIM below 6, LPIPS below its network's least.
+
+    Args:
+        side: The shortest side of any of the images, in pixels.
+        perceptual: LPIPS networks.
+        identity: A face recogniser, for the cosine of embeddings.
+    """
+
+    def __init__(self, side: int, perceptual: Sequence[LPIPS], identity: Extractor | None) -> None:
+        self.identity = identity
+        self.metrics: dict[str, Metric] = {"l1": pairwise.l1, "mse": pairwise.mse, "psnr": pairwise.psnr}
+        if pairwise.ssim_defined(side, side):
+            self.metrics["ssim"] = pairwise.ssim
+        if pairwise.ms_ssim_defined(side, side):
+            self.metrics["ms_ssim"] = pairwise.ms_ssim
+        self.networks: dict[str, str] = {}  # score -> whose features it was taken in
+        for network in perceptual:
+            if side < network.least_side:
+                rank_zero_warn(f"{network.name} needs {network.least_side} pixels a side, images have {side}: left out")
+                continue
+            self.metrics[network.name], self.networks[network.name] = network, network.name
+        if identity is not None:
+            name = identity.score("identity")
+            self.metrics[name], self.networks[name] = self.likeness, identity.name
+
+    def likeness(self, a: Tensor, b: Tensor) -> Tensor:
+        """Cosine of the recogniser's features."""
+        assert self.identity is not None
+        return pairwise.identity_similarity(self.identity(a).features, self.identity(b).features)
+
+    def __call__(self, made: Tensor, target: Tensor) -> Tensor:
+        """Score pairs of bytes, N C H W: one column for each of ``metrics``."""
+        return torch.stack([metric(made, target) for metric in self.metrics.values()], 1)
+
+
+class Pairs(PairMetrics):
+    """Scores of a known number of pairs of images on any number of processes.
 
     Args:
         count: How many pairs there will be, over all processes.
@@ -40,32 +76,13 @@ class Pairs:
         identity: Extractor | None,
         device: torch.device,
     ) -> None:
-        self.count, self.identity = count, identity
-        self.metrics: dict[str, Metric] = {"mse": pairwise.mse, "psnr": pairwise.psnr}
-        if pairwise.ssim_defined(side, side):
-            self.metrics["ssim"] = pairwise.ssim
-        if pairwise.ms_ssim_defined(side, side):
-            self.metrics["ms_ssim"] = pairwise.ms_ssim
-        self.networks: dict[str, str] = {}  # score -> whose features it was taken in
-        for network in perceptual:
-            if side < network.least_side:
-                rank_zero_warn(f"{network.name} needs {network.least_side} pixels a side, images have {side}: left out")
-                continue
-            self.metrics[network.name], self.networks[network.name] = network, network.name
-        if identity is not None:
-            name = identity.score("identity")
-            self.metrics[name], self.networks[name] = self.likeness, identity.name
+        super().__init__(side, perceptual, identity)
+        self.count = count
         self.bank = FeatureBank(count, len(self.metrics), torch.float64).to(device)
-
-    def likeness(self, a: Tensor, b: Tensor) -> Tensor:
-        """Cosine of the recogniser's features."""
-        assert self.identity is not None
-        return pairwise.identity_similarity(self.identity(a).features, self.identity(b).features)
 
     def update(self, index: Tensor, made: Tensor, target: Tensor) -> None:
         """Add pairs of bytes, N C H W; ``index`` are their places among all, N."""
-        scores = [metric(made, target).to(self.bank.device) for metric in self.metrics.values()]
-        self.bank.update(index, torch.stack(scores, 1))
+        self.bank.update(index, self(made, target))
 
     def compute(self) -> dict[str, Tensor]:
         """Scores of every pair by name, N each, in order."""

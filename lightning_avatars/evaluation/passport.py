@@ -9,6 +9,7 @@ A passport has
 - ``reference``: the real pictures: ``name``, ``split``, ``images``, and ``key``, a hash of content and preparation;
   ``train`` and ``held_out`` the same of the pictures that floor and copies are told from, or null; ``pictures`` the
   same of a folder that was scored;
+- ``direction``: of a way between domains, the pictures ``from`` which and ``to`` which it leads, told as the reference;
 - ``extractors``: name -> ``sha256`` of the weights' content, ``resize``, ``precision``, and ``pairs``: how many images
   and real pictures were compared pair by pair (kernel distance, precision, recall, density, coverage), and
   ``without_classes``: why there is no class score, or null; of networks that judge images one by one the first two;

@@ -4,11 +4,12 @@
 scored. An entry has
 
 - ``stage`` (``val``, ``test`` or ``evaluate``), ``images_seen`` and ``training`` (seconds, images per second);
-- ``set``: what was scored: ``samples``, ``reconstruction``, ``a_to_b``, …, or ``recognition``;
+- ``set``: what was scored: ``samples``, ``reconstruction``, ``a_to_b``, …, or ``recognition``, ``segmentation``;
 - ``scores``: name -> ``value``; ``interval``, 95 %, or null; ``floor``, what as many real pictures that were never
   trained on score, or null; ``extractor``, a key of the passport's ``extractors``, or null. A value that is not a
   number (a diverged generator) is null;
-- ``accuracy``: label group -> share of images that show what was asked for;
+- ``accuracy``: label group -> share of images that show what was asked for; ``others than <group>`` -> share of the
+  other groups that a change has left as they were;
 - ``seconds``, and ``passport``: see ``evaluation.passport``.
 """
 
@@ -156,7 +157,7 @@ def write_results(path: Path, results: list[dict[str, Any]]) -> None:
     put_in_place(temporary, path)
 
 
-LESS_IS_BETTER = ("fid", "fd_", "kid", "kd_", "cmmd", "copied", "mse", "lpips", "nll_", "bpd_")
+LESS_IS_BETTER = ("fid", "fd_", "kid", "kd_", "cmmd", "copied", "l1", "mse", "lpips", "nll_", "bpd_")
 
 
 def direction(name: str) -> int:

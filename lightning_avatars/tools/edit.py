@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from lightning_avatars.encoding import BATCH, Encoded, find_latents, size_of
 from lightning_avatars.families.base import LatentModule
 from lightning_avatars.images import save_sheet, to_bytes
 from lightning_avatars.labels import assign
+from lightning_avatars.reading import file_names
 from lightning_avatars.tools.sample import encode, writer
 
 MOST_SHOWN = 16  # rows of the sheet
@@ -73,7 +74,7 @@ def edit(
     edited = draw(module, ways[:, -1], given)
     with writer(output) as write:
         for name, image in zip(file_names(names), edited, strict=True):
-            write(name, encode(image))
+            write(f"{name}.png", encode(image))
     sheet = output.with_suffix(".png") if output.suffix == ".zip" else output / "sheet.png"
     first = ways[:MOST_SHOWN]
     repeated = None if given is None else given[: len(first)].repeat_interleave(first.shape[1], 0)
@@ -120,10 +121,3 @@ def draw(module: LatentModule, latents: Tensor, labels: Tensor | None) -> Tensor
     parts = latents.split(BATCH)
     given = [None] * len(parts) if labels is None else labels.split(BATCH)
     return torch.cat([to_bytes(module.decode(z, y)).cpu() for z, y in zip(parts, given, strict=True)])
-
-
-def file_names(names: list[str]) -> list[str]:
-    """Name the PNGs after pictures, which may lie in subfolders; with numbers where two would be called the same."""
-    flat = ["_".join(PurePosixPath(name).with_suffix("").parts) for name in names]
-    numbered = flat if len(set(flat)) == len(flat) else [f"{i:05d}_{name}" for i, name in enumerate(flat)]
-    return [f"{name}.png" for name in numbered]

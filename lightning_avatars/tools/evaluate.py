@@ -14,10 +14,11 @@ from rich.table import Table
 
 from lightning_avatars.checkpoints import load_module
 from lightning_avatars.data.base import FaceData, Split
-from lightning_avatars.data.pictures import FolderPictures, Pictures, StorePictures
+from lightning_avatars.data.pictures import FolderPictures, Pictures
+from lightning_avatars.evaluation.changes import score_changes
 from lightning_avatars.evaluation.extractors import load_extractor, load_extractors, load_perceptual
-from lightning_avatars.evaluation.page import write_page
-from lightning_avatars.evaluation.real import BLOCK, spread
+from lightning_avatars.evaluation.page import write_page, write_translations
+from lightning_avatars.evaluation.real import BLOCK
 from lightning_avatars.evaluation.reconstructions import (
     Judges,
     SetScores,
@@ -25,6 +26,7 @@ from lightning_avatars.evaluation.reconstructions import (
     score_folder_pairs,
     score_sets,
 )
+from lightning_avatars.evaluation.reconstructions import held_out as held_out_pictures
 from lightning_avatars.evaluation.samples import (
     RealPictures,
     default_count,
@@ -34,8 +36,10 @@ from lightning_avatars.evaluation.samples import (
     score_samples,
 )
 from lightning_avatars.evaluation.scores import FEWEST, SCHEMA, Result, check_enough, write_results
+from lightning_avatars.families.attribute_translation import AttributeTranslation
 from lightning_avatars.families.base import GenerativeModule
 from lightning_avatars.matching import data_of
+from lightning_avatars.metrics.extractors.segmenter import load_segmenter
 from lightning_avatars.metrics.lpips import Backbone
 
 MOST_SHOWN = 2_000  # held-out pictures that a module makes something of
@@ -52,6 +56,7 @@ def evaluate(
     pairs: bool = False,
     perceptual: Backbone | list[Backbone] | None = None,
     identity: str | None = None,
+    segmenter: Path | None = None,
     truncation_psi: float = 1.0,
     block: int = BLOCK,
     output: Path | None = None,
@@ -61,7 +66,8 @@ def evaluate(
     """Score a checkpoint, or a folder of pictures: against a dataset, another folder, or itself.
 
     A checkpoint is scored against the data that it was trained on, or what ``-c`` names. A folder is scored against the
-    dataset that ``-c`` names, against ``--reference``, or without either one half of it against the other.
+    dataset that ``-c`` names, against ``--reference``, or without either one half of it against the other. A checkpoint
+    that translates is shown held-out pictures; these are scored as they are, too.
 
     Args:
         subject: A checkpoint, or a folder or zip of pictures of any size and kind.
@@ -76,6 +82,7 @@ def evaluate(
         pairs: Also compare pictures of the same name in the folder and ``--reference``.
         perceptual: LPIPS networks, for pairs and reconstructions.
         identity: An extractor that recognises faces, such as arcface, for pairs and reconstructions.
+        segmenter: A ``segmenter.safetensors``, for images that are painted from label maps.
         truncation_psi: Below 1, samples nearer to the mean one.
         block: Images that a checkpoint makes at a time.
         output: Folder for a page of pictures to look at.
@@ -89,6 +96,7 @@ def evaluate(
     is_folder = subject.is_dir() or subject.suffix.lower() == ".zip"
     check(is_folder, reference, data, held_out, pairs, truncation_psi)
     check_judges(is_folder and not pairs, perceptual, identity, is_folder and data is None and split != "train")
+    check_segmenter(segmenter, is_folder)
     check_places(output, json)
     if images is not None:
         check_enough(images, "are to be scored")
@@ -96,26 +104,38 @@ def evaluate(
     module = None if is_folder else load_generator(subject, where)
     if module is not None and data is None and reference is None:
         data = data_of(module.config)
-    if data is not None:
-        data.prepare_data()
-        data.setup("test")
+    if module is not None and not module.samples:
+        check_translation(module, reference, data, split, truncation_psi)
+    if segmenter is not None and data is None:
+        raise ValueError(
+            "--segmenter judges images of the label maps of a dataset, so that it can't go with --reference"
+        )
+    prepare(data)
     default = data.dataset.extractor if data is not None else "inception"
     judges = Judges(
         load_extractors(extractors or default, where),
         load_perceptual(perceptual),
         load_extractor(identity) if identity else None,
+        load_segmenter(segmenter, data.mask_names) if segmenter is not None and data is not None else None,
     )
     judges.to(where)
+    console = Console(stderr=str(json) == "-")
+    if module is not None and not module.samples and data is not None:
+        translated, results = score_translation(module, data, judges, images or MOST_SHOWN, block)
+        finish(results, console, json, module.images_seen)
+        if output is not None:
+            say_page(
+                write_translations(output, module, held_out_pictures(data, "test", images or MOST_SHOWN), translated),
+                console,
+            )
+        return
 
     pictures, real = sides(subject if module is None else None, reference, data, split, held_out)
     sets: list[SetScores] = []
     if module is not None:
         pictures = draw_for(module, real, images or default_count(real), truncation_psi)
         if data is not None and makes_something(module):
-            index = data.store.split("test")
-            check_enough(len(index), "pictures of the test split are shown")
-            shown = StorePictures(data.store, index[spread(len(index), MOST_SHOWN).numpy()], data.dataset.name)
-            sets = score_sets(module, shown, "test", judges, block)
+            sets = score_sets(module, held_out_pictures(data, "test", MOST_SHOWN), "test", judges, block)
         result = score_samples(module, real, judges.extractors, len(pictures), truncation_psi, block)
     else:
         pictures = some(pictures, len(pictures) if images is None else images)
@@ -124,14 +144,67 @@ def evaluate(
         result = score_pictures(pictures, real, judges.extractors)
 
     results = [result, *(one.result for one in sets)]
-    console = Console(stderr=str(json) == "-")
+    finish(results, console, json, None if module is None else module.images_seen)
+    if output is not None:
+        say_page(write_page(output, pictures, real, module, sets), console)
+
+
+def prepare(data: FaceData | None) -> None:
+    """Prepare a dataset's pictures, where one is named."""
+    if data is not None:
+        data.prepare_data()
+        data.setup("test")
+
+
+def finish(results: list[Result], console: Console, json: Path | None, images_seen: int | None) -> None:
+    """Show tables, and write what is asked for."""
     for one in results:
         console.print(table(one))
-    if output is not None:
-        page = write_page(output, pictures, real, module, sets)
-        console.print(f"A page of pictures: {page}", soft_wrap=True, markup=False)
     if json is not None:
-        hand_over(results, json, None if module is None else module.images_seen)
+        hand_over(results, json, images_seen)
+
+
+def say_page(page: Path, console: Console) -> None:
+    """Say where the page lies."""
+    console.print(f"A page of pictures: {page}", soft_wrap=True, markup=False)
+
+
+def check_translation(
+    module: GenerativeModule, reference: Path | None, data: FaceData | None, split: Split, truncation_psi: float
+) -> None:
+    """Raise where a module that translates can't be scored so."""
+    if reference is not None or data is None:
+        raise ValueError("a model that translates is shown the held-out pictures of a dataset: name it by -c")
+    if split != "train" or truncation_psi != 1:
+        raise ValueError("--split and --truncation_psi are for models that draw samples, and this one translates")
+    for what, own, theirs in (
+        ("domains", module.domain_names, data.domain_names),
+        ("label maps", module.mask_names, data.mask_names),
+        ("labels", module.label_names if module.conditional else [], data.label_names),
+        (
+            "sources",
+            [f"{module.source_channels} channels"] * (module.source_channels > 0),
+            [f"{data.source_channels} channels"],
+        ),
+    ):
+        if own and own != theirs:
+            raise ValueError(
+                f"this model was trained on pictures with {what} ({', '.join(own)}), but those of {data.dataset.name} "
+                f"have {', '.join(theirs) or 'none'}: name data like that it was trained on by -c"
+            )
+
+
+def score_translation(
+    module: GenerativeModule, data: FaceData, judges: Judges, images: int, block: int
+) -> tuple[list[SetScores], list[Result]]:
+    """Score what a module makes of held-out pictures, and those as they are; return its sets, and all results."""
+    shown = held_out_pictures(data, "test", images)
+    sets = score_sets(module, shown, "test", judges, block, untranslated=True)
+    results = [one.result for one in sets]
+    if isinstance(module, AttributeTranslation):
+        found = score_changes(module, shown, "test", judges.extractors, block=block)
+        results += [found] if found is not None else []
+    return sets, results
 
 
 def hand_over(results: list[Result], path: Path, images_seen: int | None) -> None:
@@ -169,6 +242,12 @@ def check_judges(unpaired: bool, perceptual: object, identity: object, lost_spli
         raise ValueError("--perceptual and --identity judge pairs: give --pairs true and --reference too")
     if lost_split:
         raise ValueError("--split is of the data that -c names: give it too")
+
+
+def check_segmenter(segmenter: Path | None, is_folder: bool) -> None:
+    """Raise where a segmenter would have nothing to judge."""
+    if is_folder and segmenter is not None:
+        raise ValueError("--segmenter judges what a checkpoint makes of label maps; a folder has none")
 
 
 def check_places(output: Path | None, json: Path | None) -> None:

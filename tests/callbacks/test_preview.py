@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from PIL import Image
 
-from lightning_avatars.callbacks.preview import Preview
+from lightning_avatars.callbacks.preview import Preview, laid_out
 from lightning_avatars.callbacks.run import Run
 from lightning_avatars.images import sheet, to_bytes
 from tests.conf.training import fit, game
@@ -62,3 +62,13 @@ def test_only_the_first_process_shows_anything(tmp_path):
     wall = Wall()
     Preview().write(trainer(tmp_path, [wall], rank=1), game())
     assert wall.pictures == [] and sheets(tmp_path) == []
+
+
+def test_versions_of_an_image_stand_below_each_other():
+    images = torch.arange(10, dtype=torch.uint8).view(5, 2, 1, 1, 1)  # image 0 has versions 0 and 1
+    flat, columns = laid_out(images, 3)
+    assert columns == 3 and flat.flatten().tolist() == [0, 2, 4, 1, 3, 5, 6, 8, 255, 7, 9, 255]
+    flat, columns = laid_out(images, 8)
+    assert columns == 5 and flat.flatten().tolist() == [0, 2, 4, 6, 8, 1, 3, 5, 7, 9]
+    plain = images[:, 0]
+    assert laid_out(plain, 3)[0] is plain

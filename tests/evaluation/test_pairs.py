@@ -26,12 +26,12 @@ class Difference:
 @pytest.mark.parametrize(
     ("size", "names"),
     [
-        ((5, 9), ["mse", "psnr"]),
-        ((8, 8), ["mse", "psnr", "ssim"]),
-        ((16, 15), ["mse", "psnr", "ssim"]),
-        ((16, 16), ["mse", "psnr", "ssim", "lpips_none"]),
-        ((175, 300), ["mse", "psnr", "ssim", "lpips_none"]),
-        ((176, 176), ["mse", "psnr", "ssim", "ms_ssim", "lpips_none"]),
+        ((5, 9), ["l1", "mse", "psnr"]),
+        ((8, 8), ["l1", "mse", "psnr", "ssim"]),
+        ((16, 15), ["l1", "mse", "psnr", "ssim"]),
+        ((16, 16), ["l1", "mse", "psnr", "ssim", "lpips_none"]),
+        ((175, 300), ["l1", "mse", "psnr", "ssim", "lpips_none"]),
+        ((176, 176), ["l1", "mse", "psnr", "ssim", "ms_ssim", "lpips_none"]),
     ],
 )
 def test_what_is_not_defined_at_a_size_is_left_out(size, names):
@@ -46,13 +46,14 @@ def test_every_pair_has_its_scores_in_its_place_whatever_the_order():
         pairs.update(index, a[index], b[index])
     found = pairs.compute()
     expected = {
-        "mse": pairwise.mse(a, b), "psnr": pairwise.psnr(a, b), "ssim": pairwise.ssim(a, b),
+        "l1": pairwise.l1(a, b), "mse": pairwise.mse(a, b), "psnr": pairwise.psnr(a, b), "ssim": pairwise.ssim(a, b),
         "lpips_none": Difference()(a, b),
         "identity_quadrants": torch.cosine_similarity(Quadrants()(a).features, Quadrants()(b).features),
     }  # fmt: skip
     assert list(found) == list(expected)
     for name, values in expected.items():
         torch.testing.assert_close(found[name], values.double(), rtol=1e-6, atol=1e-9)
+    assert float(found["l1"][5]) == pytest.approx(float(((a[5] - 0.0 - b[5]) / 255).abs().mean()), rel=1e-6)
     assert float(found["mse"][5]) == pytest.approx(float(((a[5] - 0.0 - b[5]) / 255).square().mean()), rel=1e-6)
 
 

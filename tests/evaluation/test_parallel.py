@@ -17,13 +17,16 @@ from lightning_avatars.callbacks.reconstruction import ReconstructionQuality
 from lightning_avatars.callbacks.run import Run
 from lightning_avatars.data.pictures import Pictures
 from lightning_avatars.evaluation import samples
+from lightning_avatars.evaluation.changes import score_changes
 from lightning_avatars.evaluation.extractors import load_extractor
-from lightning_avatars.evaluation.reconstructions import Judges, score_sets
+from lightning_avatars.evaluation.reconstructions import Judges, held_out, score_sets
 from lightning_avatars.evaluation.samples import real_pictures, score_samples
 from lightning_avatars.families.adversarial import Adversarial
 from lightning_avatars.strategies import PhaseDDP
+from tests.conf.domains import Exposure, domain_data
 from tests.conf.training import fit, game, weights
 from tests.evaluation.arrays import Quadrants, Translator, noise, silent, tiny_data
+from tests.evaluation.test_changes import Painter, Pixels
 
 COUNT, BLOCK = 53, 8  # 7 blocks, the last one of 5
 PLANS = {"blocks": (COUNT, BLOCK), "fewer_blocks_than_processes": (COUNT, 40)}
@@ -60,6 +63,12 @@ def work(rank: int, world: int, folder: Path) -> None:
         for one in score_sets(Translator(noise(20)), pictures.held_out, "test", judges, block, silent):
             kept = {score: values.tolist() for score, values in one.values.items()}
             found[f"{name} {one.result.set}"] = one.result.plain() | {"seconds": 0, "values": kept}
+        both = held_out(domain_data(), "test", 1000)
+        for one in score_sets(Exposure(), both, "test", judges, block, silent, untranslated=True):
+            kept = {score: values.tolist() for score, values in one.values.items()}
+            found[f"{name} {one.result.set}"] = one.result.plain() | {"seconds": 0, "values": kept}
+        changed = score_changes(Painter(), pictures.held_out, "test", [Pixels()], 30, block, silent)
+        found[f"{name} changes"] = changed.plain() | {"seconds": 0}
         found[f"seen in {name}"] = judge.seen
         judge.seen = 0
     found["files"] = sorted(path.name for path in (folder / "cache/statistics").glob("*.safetensors"))
@@ -136,8 +145,11 @@ def test_every_score_is_there_to_be_compared(alone):
         assert all(score["value"] is not None for score in scores.values())
         assert all(score["floor"] is not None for score in scores.values() if score["extractor"] == "avatarnet")
         assert alone[name]["accuracy"].keys() == {"colour", "large"}
-        assert {"mse", "psnr", "ssim", "identity_faces"} == alone[f"{name} reconstruction"]["values"].keys()
+        assert {"l1", "mse", "psnr", "ssim", "identity_faces"} == alone[f"{name} reconstruction"]["values"].keys()
         assert len(alone[f"{name} upside_down"]["scores"]) == 6
+        assert len(alone[f"{name} dark_to_bright_untranslated"]["scores"]) == 6
+        assert 0.5 < alone[f"{name} changes"]["scores"]["changed_30"]["value"] < 1
+        assert len(alone[f"{name} bright_to_dark_to_bright"]["scores"]) == 11
     assert 0 < alone["blocks"]["scores"]["accuracy_53"]["value"] < 1
 
 

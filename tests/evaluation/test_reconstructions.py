@@ -35,7 +35,7 @@ def scored(module, pictures, block=8, judges=None):
 def test_each_set_has_the_scores_that_it_can_have(pictures):
     found, count = scored(Translator(noise(20)), pictures), len(pictures)
     in_features = {f"{kind}_quadrants_{count}" for kind in KINDS}
-    of_pairs = {f"{name}_{count}" for name in ("mse", "psnr", "ssim", "identity_faces")}
+    of_pairs = {f"{name}_{count}" for name in ("l1", "mse", "psnr", "ssim", "identity_faces")}
     assert found["reconstruction"].result.scores.keys() == in_features | of_pairs
     assert found["upside_down"].result.scores.keys() == in_features and found["upside_down"].values == {}
     assert found["unjudged"].result.scores == {} and list(found) == ["reconstruction", "upside_down", "unjudged"]
@@ -138,7 +138,7 @@ def test_images_that_are_not_finite_have_named_nans_and_a_warning(pictures):
     with pytest.warns(UserWarning, match="images of reconstruction are not finite"):
         found = scored(Diverged(noise(20)), pictures)
     bad, good = (found[name].result.scores.values() for name in ("reconstruction", "upside_down"))
-    assert len(bad) == 10 and all(math.isnan(score.value) for score in bad)
+    assert len(bad) == 11 and all(math.isnan(score.value) for score in bad)
     assert all(score.plain()["value"] is score.plain()["interval"] is None for score in bad)
     assert all(math.isfinite(score.value) for score in good)
 
@@ -153,7 +153,7 @@ def test_pictures_of_the_same_name_in_two_folders_are_pairs(tmp_path):
     a, b = noise(4, 1, 30), noise(5, 2, 30)
     made, real = folder(tmp_path / "made", a), folder(tmp_path / "real", b)
     scores = score_folder_pairs(made, real, Judges(identity=Quadrants(name="faces")), silent)
-    assert scores.result.scores.keys() == {"mse_4", "psnr_4", "ssim_4", "identity_faces_4"}
+    assert scores.result.scores.keys() == {"l1_4", "mse_4", "psnr_4", "ssim_4", "identity_faces_4"}
     expected = torch.stack(
         [pairwise.mse(*(folder.one(f"{i}.png")[None] for folder in (made, real)))[0] for i in range(4)]
     )
@@ -166,7 +166,7 @@ def test_pictures_of_the_same_name_in_two_folders_are_pairs(tmp_path):
 def test_pairs_of_different_sizes_have_the_scores_that_all_of_them_can_have(tmp_path, sides):
     a, b = ([noise(1, seed, side)[0] for side in sides] for seed in (1, 2))
     scores = score_folder_pairs(folder(tmp_path / "made", a), folder(tmp_path / "real", b), Judges(), silent)
-    assert scores.result.scores.keys() == {"mse_2", "psnr_2", "ssim_2"}
+    assert scores.result.scores.keys() == {"l1_2", "mse_2", "psnr_2", "ssim_2"}
 
 
 def test_pairs_of_two_sizes_and_folders_without_a_common_name_are_refused(tmp_path):

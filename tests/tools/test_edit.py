@@ -15,7 +15,6 @@ from lightning_avatars.checkpoints import export_weights, load_module
 from lightning_avatars.cli import main
 from lightning_avatars.encoding import Encoded
 from lightning_avatars.images import to_bytes, to_float, to_picture
-from lightning_avatars.tools.edit import file_names
 from tests.conf.encoding import encoding_checkpoint
 from tests.conf.training import checkpoint_of
 
@@ -132,8 +131,3 @@ def test_a_gan_is_said_to_find_no_latents(tmp_path, pictures, capsys):
     assert (
         stop.value.code == 2 and "Adversarial, which can't find the latents of given pictures: use an autoenc" in said
     )
-
-
-def test_pictures_that_would_be_called_the_same_are_numbered():
-    assert file_names(["a.png", "b/c.jpg"]) == ["a.png", "b_c.png"]
-    assert file_names(["a.jpg", "a.png"]) == ["00000_a.png", "00001_a.png"]

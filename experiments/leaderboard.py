@@ -28,6 +28,7 @@ from lightning_avatars.metrics.weights import ALEXNET, ALEXNET_FEATURES, weights
 HERE = Path(__file__).parent
 RESULTS, TABLE = HERE / "results", HERE / "README.md"
 BESIDE = ("precision", "recall", "coverage", "copied")
+TRANSLATIONS = ("pix2pix", "pix2pixhd", "spade", "cyclegan", "cut", "stargan")  # experiments.translation has these
 OF_PICTURES = {  # of what a model makes of given pictures: column -> set and kind of score, and how it is written
     "PSNR": ("reconstruction", "psnr", ".1f"),
     "SSIM": ("reconstruction", "ssim", ".3f"),
@@ -38,7 +39,7 @@ OF_PICTURES = {  # of what a model makes of given pictures: column -> set and ki
     "nats of latents": ("likelihood", "rate", ".3g"),
     "words used": ("likelihood", "codes_used", ".1%"),
 }
-MODELS = [name for name in shipped.names("model") if name != "recognition"]
+MODELS = [name for name in shipped.names("model") if name not in (*TRANSLATIONS, "recognition", "segmentation")]
 RUNS = Path("runs/leaderboard")
 FIRST_STAGES = {"vqgan_prior": "vqgan"}
 

@@ -35,7 +35,7 @@ HERE = Path(__file__).parent
 MOMENTS = ("any", "checkpoint", "any", "evaluation")  # in turn; cases with few kills begin at different ones
 IMAGES, BATCH = 4800, 32
 SETUP = [
-    "--data", "avatars32", "--data.dataset.count", "300", "--data.resolution", "16", "--data.batch_size", str(BATCH),
+    "--data.resolution", "16", "--data.batch_size", str(BATCH),
     "--run.images", str(IMAGES), "--run.save_every", "320", "--run.validate_every", "1600",
     "--quality.images", "40", "--preview.every", "1600", "--trainer.devices",
 ]  # fmt: skip
@@ -57,9 +57,19 @@ class Case(NamedTuple):
     first: str | None = None
 
     def arguments(self) -> list[str]:
-        return ["fit", "--model", self.model, *SETUP, str(self.world), *ADJUSTED.get(self.model, ()), *self.further]
+        data = DATA.get(self.model, AVATARS)
+        adjusted = ADJUSTED.get(self.model, ())
+        return ["fit", "--model", self.model, "--data", *data, *SETUP, str(self.world), *adjusted, *self.further]
 
 
+AVATARS = ("avatars32", "--data.dataset.count", "300")
+PARTS = ("avatar_parts64", "--data.dataset.count", "300")
+STYLES = ("avatar_styles64", "--data.dataset.styles", "{avataaars: 150, micah: 150}")
+EXPRESSIONS = ("avatar_expressions64", "--data.dataset.count", "40", "--data.dataset.attributes", "[]")
+DATA = {
+    "pix2pix": PARTS, "pix2pixhd": PARTS, "spade": PARTS, "segmentation": PARTS, "cyclegan": STYLES, "cut": STYLES,
+    "stargan": EXPRESSIONS,
+}  # fmt: skip
 ADJUSTED = {  # what recipes let happen after more images than these runs have, and what would take minutes
     "beta_vae": ("--model.kl_weight.init_args.last", "3200"),
     "dbn": ("--model.layer.init_args.values", "{0: 0, 1600: 1, 3200: 2}", "--model.sampling_steps", "10"),
@@ -73,6 +83,8 @@ CASES = {name: Case(name, first=FIRST.get(name)) for name in shipped.names("mode
     "vqvae, 2 processes": Case("vqvae", world=2),
     "vqgan_prior, 2 processes": Case("vqgan_prior", world=2, first="vqvae"),
     "dbn, 2 processes": Case("dbn", world=2),
+    "cyclegan, 2 processes": Case("cyclegan", world=2),
+    "stargan, 2 processes": Case("stargan", world=2),
 }
 
 
@@ -80,24 +92,26 @@ def kill_in_time(moment: str, after: int, seconds: float) -> None:
     """Let this process kill itself in the middle of a checkpoint or an evaluation.
 
     Args:
-        moment: ``checkpoint``: when a file is written and not yet in place; ``evaluation``: while samples are scored.
+        moment: ``checkpoint``: when a file is written and not yet in place; ``evaluation``: while samples, or what is
+            made of pictures, are scored.
         after: Checkpoints or evaluations that are left whole.
         seconds: Time into the evaluation.
     """
     from lightning_avatars import checkpoints
-    from lightning_avatars.callbacks import evaluate
+    from lightning_avatars.callbacks import evaluate, reconstruction
 
-    owner, name = (checkpoints, "put_in_place") if moment == "checkpoint" else (evaluate, "score_samples")
-    whole, left = getattr(owner, name), [after]
+    left = [after]
 
-    def deadly(*arguments: Any, **more: Any) -> Any:  # noqa: ANN401 - of the function that it stands for
+    def deadly(whole: Any, *arguments: Any, **more: Any) -> Any:  # noqa: ANN401 - of the function that it stands for
         if left[0] == 0:
             threading.Timer(seconds if moment == "evaluation" else 0, os.kill, (os.getpid(), signal.SIGKILL)).start()
             time.sleep(0 if moment == "evaluation" else 60)
         left[0] -= 1
         return whole(*arguments, **more)
 
-    setattr(owner, name, deadly)
+    evaluations = ((evaluate, "score_samples"), (reconstruction, "score_sets"))
+    for owner, name in ((checkpoints, "put_in_place"),) if moment == "checkpoint" else evaluations:
+        setattr(owner, name, partial(deadly, getattr(owner, name)))
 
 
 def tell_meeting() -> None:
@@ -155,8 +169,8 @@ def interrupted(case: Case, folder: Path, kills: int, seconds: float, draws: ran
     ended: list[int | None] = [None]
     while any(status != 0 for status in ended):
         moment = MOMENTS[(turn + done.total()) % len(MOMENTS)] if done.total() < kills else "never"
-        if moment == "evaluation" and case.model == "recognition":
-            moment = "checkpoint"  # it has no samples
+        if moment == "evaluation" and case.model in ("recognition", "segmentation"):
+            moment = "checkpoint"  # they make no pictures
         prepare = tell_meeting if case.world > 1 else None
         if moment in ("checkpoint", "evaluation"):
             whole = draws.randint(0, 4) if moment == "checkpoint" else 0

@@ -130,6 +130,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         parts += [
             f"### {row['model']} on {row['data']}, {row['images']:,} images",
             "",
+            *([f"With `{' '.join(row['further'])}`.", ""] if row["further"] else []),
             f"{trained['seconds']:,.0f} s, {trained['images_per_second']:.0f} images/s on {row['hardware']}, seed "
             f"{row['seed']}. {sheets(stem)}",
             "",

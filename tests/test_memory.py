@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import platform
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
 from lightning_avatars.augment import filters
 from lightning_avatars.augment.adaptive import AdaptiveAugment
-from lightning_avatars.memory import Need, of_activations, of_weights
+from lightning_avatars.memory import Need, keep_freed_memory, of_activations, of_weights
 from lightning_avatars.networks.r3gan import R3GANDiscriminator
 from lightning_avatars.terms.augmentation import AdaptiveStrength
 from lightning_avatars.terms.gradients import R1
@@ -70,3 +76,28 @@ def test_a_game_with_adaptive_augmentation_learns_after_it_was_asked(tmp_path):
     fit(module, tmp_path, images=24)
     changed = {name.partition(".")[0] for name, p in module.named_parameters() if not torch.equal(p, before[name])}
     assert {"generator", "discriminator"} <= changed
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are not told")
+def test_what_a_batch_frees_serves_the_next_one():
+    command, root = [sys.executable, "-m", __name__], Path(__file__).parents[1]
+    said = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
+    before, after = map(int, said.split())
+    assert before > 20_000  # pages of 4 KiB, of three times 30 MiB
+    assert after < 500
+
+
+def page_faults() -> int:
+    """Let a batch's tensors come and go; count the pages that the kernel is asked for."""
+    counts = []
+    for _ in range(2):
+        tensors = [torch.zeros(30 * 2**18) for _ in range(3)]
+        del tensors
+        counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+    return counts[1] - counts[0]
+
+
+if __name__ == "__main__":
+    print(page_faults())
+    keep_freed_memory()
+    print(page_faults())

@@ -23,6 +23,7 @@ from lightning_avatars.data.base import Batch
 from lightning_avatars.disk import put_in_place, spared
 from lightning_avatars.evaluation.scores import direction
 from lightning_avatars.launch import status
+from lightning_avatars.memory import keep_freed_memory
 from lightning_avatars.runs import set_aside
 from lightning_avatars.schedules import crossed
 from lightning_avatars.signals import Signals
@@ -84,6 +85,7 @@ class Run(Checkpoint):
         trainer.strategy.checkpoint_io = self.files
         if stage != "fit":
             return
+        keep_freed_memory()
         self.signals.install()
         for owner, name in lightnings_signals(trainer):
             setattr(owner, name, lambda: None)

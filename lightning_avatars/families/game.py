@@ -9,8 +9,10 @@ from operator import add
 from typing import Any, Literal
 
 import torch
+from lightning.pytorch import Callback
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
@@ -318,6 +320,20 @@ class Game(GenerativeModule):
         if self.compiled:
             self.generator.compile()
             self.discriminator.compile()
+
+        hooks, callbacks = ("on_before_backward", "on_after_backward"), self.trainer.callbacks
+        self.heard = any(is_overridden(hook, callback, Callback) for callback in callbacks for hook in hooks)
+
+    def manual_backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Lightning's
+        """Differentiate; straight by torch where no scaler has a part in it and no callback waits for it.
+
+        To ask each callback whether it does takes microseconds, but by then activations have driven the code that asks
+        from the processor's caches: in DCGAN at 32 x 32 it is 0.8 ms of a batch of 52.
+        """
+        if self.heard or getattr(self.trainer.precision_plugin, "scaler", None) is not None:
+            super().manual_backward(loss, *args, **kwargs)
+        else:
+            self.backward(loss, *args, **kwargs)
 
     def blank(self, images: int, channels: int, resolution: int) -> Batch:
         """Make a batch as a turn is given it, of empty pictures."""

@@ -6,8 +6,10 @@ import copy
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 from torch import nn
 
+from lightning_avatars.callbacks.run import Run
 from lightning_avatars.images import to_float
 from lightning_avatars.networks.base import Verdict
 from lightning_avatars.networks.layers.labels import ProjectionHead
@@ -326,6 +328,23 @@ def test_sampling_and_previewing_leave_training_untouched(tmp_path):
     noisy.training_step = step
     fit(quiet, tmp_path / "a"), fit(noisy, tmp_path / "b")
     assert torch.equal(weights(quiet), weights(noisy))
+
+
+def test_callbacks_hear_of_backward_passes_and_change_nothing_by_listening(tmp_path):
+    class Listener(Callback):
+        before, after = 0, 0
+
+        def on_before_backward(self, trainer, pl_module, loss):
+            self.before += 1
+
+        def on_after_backward(self, trainer, pl_module):
+            self.after += 1
+
+    alone, heard, listener = game(), game(), Listener()
+    fit(alone, tmp_path / "a"), fit(heard, tmp_path / "b", callbacks=[Run(40, validate_every=0), listener])
+    assert (alone.heard, heard.heard) == (False, True)
+    assert listener.before == listener.after == sum(heard.turns.values()) > 0
+    assert torch.equal(weights(alone), weights(heard))
 
 
 def test_average_makes_the_samples(tmp_path):

@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_avatars.callbacks.guard import finite
@@ -24,6 +25,7 @@ from lightning_avatars.disk import put_in_place, spared
 from lightning_avatars.evaluation.scores import direction
 from lightning_avatars.launch import status
 from lightning_avatars.memory import keep_freed_memory
+from lightning_avatars.profiling import Unprofiled
 from lightning_avatars.runs import set_aside
 from lightning_avatars.schedules import crossed
 from lightning_avatars.signals import Signals
@@ -86,6 +88,8 @@ class Run(Checkpoint):
         if stage != "fit":
             return
         keep_freed_memory()
+        if type(trainer.profiler) is PassThroughProfiler:
+            trainer.profiler = Unprofiled()
         self.signals.install()
         for owner, name in lightnings_signals(trainer):
             setattr(owner, name, lambda: None)

@@ -8,10 +8,12 @@ import math
 
 import pytest
 from lightning.pytorch import Callback
+from lightning.pytorch.profilers import SimpleProfiler
 
 from lightning_avatars.callbacks.evaluate import SampleQuality
 from lightning_avatars.callbacks.run import Run
 from lightning_avatars.checkpoints import read_checkpoint
+from lightning_avatars.profiling import Unprofiled
 from tests.conf.training import fit, game
 
 
@@ -264,3 +266,11 @@ def test_a_checkpoint_that_lightning_is_asked_for_with_storage_options_is_whole_
     trainer.save_checkpoint(path, storage_options={"anything": 1})
     trainer.strategy.checkpoint_io.finish()
     assert images_of(path) == 16 and [file.name for file in path.parent.iterdir()] == ["asked.ckpt"]
+
+
+@pytest.mark.parametrize(("asked", "kind"), [(None, Unprofiled), ("simple", SimpleProfiler)])
+def test_a_profiler_that_is_asked_for_is_kept(tmp_path, asked, kind):
+    trainer = fit(game(), tmp_path, profiler=asked)
+    assert type(trainer.profiler) is kind
+    if asked is not None:
+        assert trainer.profiler.recorded_durations["run_training_batch"]

@@ -73,6 +73,20 @@ DATA = {
 ADJUSTED = {  # what recipes let happen after more images than these runs have, and what would take minutes
     "beta_vae": ("--model.kl_weight.init_args.last", "3200"),
     "dbn": ("--model.layer.init_args.values", "{0: 0, 1600: 1, 3200: 2}", "--model.sampling_steps", "10"),
+    "pix2pixhd": (
+        "--data.resolution",
+        "32",
+        "--model.generator.halvings",
+        "2",
+        "--model.scheduled",
+        "{"
+        + ", ".join(
+            f"{player}.level: {{class_path: Steps, init_args: {{values: {{0: 0, 1600: 1, 3200: 2}}}}}}"
+            for player in ("generator", "discriminator")
+        )
+        + "}",
+    ),
+    "spade": ("--data.resolution", "32"),
     "vqgan": ("--model.adversarial_weight.init_args.values", "{0: 0.0, 1600: 0.1}"),
     "vqgan_prior": ("--model.network.init_args.layers", "1", "--model.learning_rate.init_args.last", "4800"),
 }

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -51,6 +52,27 @@ def of_activations(run: Callable[[], object]) -> int:
     with FakeTensorMode(allow_non_fake_inputs=True), torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
         run()
     return sum(kept.values())
+
+
+@contextmanager
+def undisturbed(module: nn.Module, talkers: tuple[type[nn.Module], ...]) -> Iterator[None]:
+    """Let a module run in training, on this process alone, and put its buffers back as they were.
+
+    Args:
+        module: The module.
+        talkers: Parts that ask other processes while they train; these do not train meanwhile.
+    """
+    buffers = {buffer: buffer.clone() for buffer in module.buffers()}
+    training = [part for part in module.modules() if isinstance(part, talkers) and part.training]
+    for part in training:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
+        for buffer, kept in buffers.items():
+            buffer.copy_(kept)
 
 
 def size(tensor: Tensor) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from typing import Any
 
 
 class Schedule(ABC):
@@ -106,3 +107,15 @@ def value_at(value: float | Schedule, images_seen: int) -> float:
 def crossed(every: int, before: int, seen: int) -> bool:
     """Tell whether a multiple of ``every`` images lies after ``before`` and up to ``seen``; never where that is 0."""
     return every > 0 and seen // every != before // every
+
+
+def set_option(group: dict[str, Any], option: str, value: float, key: str) -> None:
+    """Set an option of an optimizer's group; ``beta1`` and ``beta2`` are Adam's."""
+    if option in ("beta1", "beta2") and "betas" in group:
+        betas = list(group["betas"])
+        betas[int(option[-1]) - 1] = value
+        group["betas"] = tuple(betas)
+    elif option in group:
+        group[option] = value
+    else:
+        raise ValueError(f"optimizer_schedules names {key!r}, but that optimizer has {sorted(set(group) - {'params'})}")

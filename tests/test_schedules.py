@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from lightning_avatars.schedules import Constant, Cosine, Growing, Linear, Steps, crossed, value_at
+from lightning_avatars.schedules import Constant, Cosine, Growing, Linear, Steps, crossed, set_option, value_at
 
 
 def test_constant():
@@ -79,3 +79,13 @@ def test_growing_refuses_what_is_no_growth(arguments):
 def test_a_multiple_counts_when_it_is_reached_and_not_again():
     assert [seen for seen in range(8, 49, 8) if crossed(20, seen - 8, seen)] == [24, 40]
     assert crossed(20, 0, 100) and not crossed(0, 0, 100) and not crossed(20, 20, 39)
+
+
+def test_options_of_an_optimizer_are_set_by_name_and_unknown_ones_refused():
+    group = {"params": [], "lr": 1.0, "betas": (0.9, 0.999)}
+    for option, value in (("lr", 0.5), ("beta1", 0.25), ("beta2", 0.75)):
+        set_option(group, option, value, f"generator.{option}")
+    assert group == {"params": [], "lr": 0.5, "betas": (0.25, 0.75)}
+    refused = r"optimizer_schedules names 'generator.momentum', but that optimizer has \['betas', 'lr'\]"
+    with pytest.raises(ValueError, match=refused):
+        set_option(group, "momentum", 0.9, "generator.momentum")

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from lightning_avatars.data.base import Batch
 from lightning_avatars.families.base import LatentModule
-from lightning_avatars.families.game import Game, Step
+from lightning_avatars.families.game import Game
+from lightning_avatars.families.step import Step
 from lightning_avatars.latents import Gaussian, Prior
 from lightning_avatars.networks.autoencoder import Autoencoder
 from lightning_avatars.networks.base import Discriminator, Generator

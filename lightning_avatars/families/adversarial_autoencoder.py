@@ -12,7 +12,7 @@ from torch import Tensor
 from lightning_avatars.data.base import Batch, FaceData
 from lightning_avatars.families.adversarial import Adversarial, LatentStep
 from lightning_avatars.families.base import EvaluationSet
-from lightning_avatars.families.game import Player, Step
+from lightning_avatars.families.step import Player, Step
 from lightning_avatars.images import to_float
 from lightning_avatars.latents import Gaussian
 from lightning_avatars.networks.autoencoder import Autoencoder, QuantizedAutoencoder, Reconstruction

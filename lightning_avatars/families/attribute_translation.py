@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_avatars.data.base import Batch, FaceData
 from lightning_avatars.families.base import EvaluationSet
-from lightning_avatars.families.game import Given
+from lightning_avatars.families.step import Given
 from lightning_avatars.families.translation import SHOWN, Translation, TranslationStep
 from lightning_avatars.images import to_bytes, to_float
 from lightning_avatars.labels import groups, one_hot_groups

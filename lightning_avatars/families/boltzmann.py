@@ -14,13 +14,12 @@ from torch.optim import SGD, Optimizer
 from lightning_avatars.data.base import Batch, FaceData
 from lightning_avatars.ema import Average
 from lightning_avatars.families.base import EvaluationSet, LatentModule
-from lightning_avatars.families.game import set_option
 from lightning_avatars.images import to_float
 from lightning_avatars.latents import Prior
 from lightning_avatars.metrics.annealed import Ratio, estimated_log_partition
 from lightning_avatars.metrics.processes import add_up, exact
 from lightning_avatars.networks.boltzmann import BernoulliUnits, BoltzmannMachine, DeepBelief, Noise
-from lightning_avatars.schedules import Schedule, Steps
+from lightning_avatars.schedules import Schedule, Steps, set_option
 from lightning_avatars.seeding import Draws, SeedNoise, TorchNoise
 from lightning_avatars.strategies import PhaseDDP
 

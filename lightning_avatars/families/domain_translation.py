@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from lightning_avatars.data.base import Batch, FaceData
 from lightning_avatars.families.base import EvaluationSet
-from lightning_avatars.families.game import Game, Given, Player, Step
+from lightning_avatars.families.game import Game
+from lightning_avatars.families.step import Given, Player, Step
 from lightning_avatars.families.translation import SHOWN, Translation, TranslationStep
 from lightning_avatars.images import to_bytes, to_float
 from lightning_avatars.memory import Need

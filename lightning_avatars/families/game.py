@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cached_property, partial, reduce
+from functools import partial, reduce
 from operator import add
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback
@@ -19,120 +19,23 @@ from torch.optim import Adam, Optimizer
 from lightning_avatars.data.base import Batch
 from lightning_avatars.ema import Average
 from lightning_avatars.families.base import GenerativeModule
+from lightning_avatars.families.step import Player, Step
 from lightning_avatars.images import to_float
-from lightning_avatars.memory import Need, of_activations, of_weights
-from lightning_avatars.networks.autoencoder import Reconstruction
+from lightning_avatars.memory import Need, of_activations, of_weights, undisturbed
 from lightning_avatars.networks.base import Verdict
 from lightning_avatars.networks.feature_encoder import FeatureEncoder
 from lightning_avatars.networks.layers.bottlenecks import Bottleneck
 from lightning_avatars.networks.layers.normalization import BatchNorm2d
 from lightning_avatars.objectives.adversarial import Objective
 from lightning_avatars.recompute import recompute
-from lightning_avatars.schedules import Schedule, value_at
+from lightning_avatars.schedules import Schedule, set_option, value_at
 from lightning_avatars.seeding import Draws, seeded
 from lightning_avatars.strategies import PhaseDDP
 from lightning_avatars.terms.augmentation import check_moved
 from lightning_avatars.terms.balance import Balance
-from lightning_avatars.terms.base import Term, check_terms
+from lightning_avatars.terms.base import Term, check_start, check_terms
 
-Player = Literal["discriminator", "generator"]
 TALKERS = (BatchNorm2d, Bottleneck, Balance, FeatureEncoder)  # parts that ask other processes while they train
-Given = Tensor | tuple[int, ...]  # labels, or which of several networks each image goes through
-
-
-class Step:
-    """One player's turn on one chunk of a batch; every tensor is made when first asked for.
-
-    Args:
-        module: The game.
-        batch: The chunk; ``image`` is float, N C H W in [-1, 1].
-        draws: Random numbers for the chunk's images.
-        player: Whose turn it is.
-        differentiates: Names of tensors that must carry gradients.
-        stream: Name of the draw that fakes are made of, such as latent vectors; turns that share fakes share it.
-        keeps_fake: Whether the fake will be used again in the generator's turn, so that its graph must be kept.
-    """
-
-    made: Tensor  # the generator's output, with its graph where this turn or the next one needs it
-    offers: frozenset[str] = frozenset()  # which of the following, which not every game has, terms may ask for
-    latent: Tensor  # what the fake is made of
-    target: Tensor  # what the fake should be
-    reconstruction: Reconstruction  # all that an autoencoder makes of the real image
-    source: Tensor  # what the fake is a translation of
-    cycled: Tensor  # the fake, translated back: it should be the real image
-    identity: Tensor  # what the generator makes of images that should stay as they are, which are real
-    handed_over: tuple[str, ...] = ("made",)  # what turns that share their fakes share
-
-    def __init__(
-        self,
-        module: Game,
-        batch: Batch,
-        draws: Draws,
-        player: Player,
-        differentiates: frozenset[str] = frozenset(),
-        stream: str = "latent",
-        keeps_fake: bool = False,
-    ) -> None:
-        self.module, self.batch, self.draws, self.player = module, batch, draws, player
-        self.differentiates, self.stream, self.keeps_fake = differentiates, stream, keeps_fake
-        self.labels = batch["labels"] if module.conditional else None
-        if self.labels is not None and module.label_dropout:  # the same images in both turns
-            self.labels = self.labels * (draws.uniform("label_dropout", 1) >= module.label_dropout)
-        self.real = self.leaf("real", batch["image"])
-
-    def leaf(self, name: str, x: Tensor) -> Tensor:
-        return x.detach().requires_grad_() if name in self.differentiates else x
-
-    def graph(self) -> torch.set_grad_enabled:
-        """Keep graphs where this turn or the next one needs them."""
-        return torch.set_grad_enabled(self.player == "generator" or self.keeps_fake)
-
-    @cached_property
-    def fake(self) -> Tensor:
-        return self.made if self.player == "generator" else self.leaf("fake", self.made.detach())
-
-    def judge(self, x: Tensor, stream: str, given: Given | None = None) -> Verdict:
-        """Ask the discriminator about images; ``stream`` names the draw of their augmentation."""
-        given = self.given if given is None else given
-        return self.run(self.module.discriminator, self.shown(x, stream), given, bool(self.differentiates))
-
-    def shown(self, x: Tensor, stream: str) -> Tensor:
-        """Return what the discriminator sees of images."""
-        if self.module.augment is None:
-            return x
-        augmented: Tensor = self.module.augment(x, self.draws, stream)
-        return augmented.contiguous(memory_format=self.module.memory_format)
-
-    @property
-    def given(self) -> Given | None:
-        """What networks are given beside real images."""
-        return self.labels
-
-    @property
-    def asked(self) -> Given | None:
-        """What networks are given beside images that the generator makes: what these should show."""
-        return self.given
-
-    def run(self, network: nn.Module, x: Tensor, given: Given | None, derived: bool) -> Any:  # noqa: ANN401 - images, or a verdict
-        """Run a network; one that is derived twice runs uncompiled, and not in float16, which has no room for that."""
-        if not derived:
-            return network(x, given).float()
-        kind = x.device.type
-        wide = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) != torch.float16
-        with torch.autocast(kind, enabled=wide):
-            return network.forward(x, given).float()  # forward is never compiled
-
-    @cached_property
-    def real_verdict(self) -> Verdict:
-        return self.judge(self.real, f"{self.player}/real")
-
-    @cached_property
-    def fake_verdict(self) -> Verdict:
-        return self.judge(self.fake, f"{self.player}/fake", self.asked)
-
-    def handed(self) -> dict[str, Any]:
-        """Return what was made for this turn and serves the next player's too."""
-        return {name: self.__dict__[name] for name in self.handed_over if name in self.__dict__}
 
 
 class Game(GenerativeModule):
@@ -234,6 +137,7 @@ class Game(GenerativeModule):
         if self.balance is not None:
             self.balance.check(self)
         check_moved(self)
+        check_start(self)
         self.check_schedules()
 
     def check_labels(self) -> None:
@@ -249,16 +153,7 @@ class Game(GenerativeModule):
             raise ValueError(f"label_dropout is a share in [0, 1) of images with labels, got {self.label_dropout}")
 
     def check_schedules(self) -> None:
-        """Raise a ValueError where a schedule has nothing to set, or nothing is left to minimise."""
-        first = value_at(self.adversarial_weight, 0)
-        if first < 0:
-            raise ValueError(f"adversarial_weight is a factor of 0 or more, got {first}")
-        terms = self.terms["generator"].values()
-        if first == 0 and not any(term.every == 1 and term.weight_at(0) for term in terms):
-            raise ValueError(
-                "adversarial_weight begins at 0: give generator_terms that the generator learns from, at least one of "
-                "them in every turn and with a weight from the start"
-            )
+        """Raise a ValueError where a schedule has nothing to set."""
         for path in self.scheduled:
             if path not in dict(self.named_buffers()):
                 raise ValueError(f"scheduled names {path!r}, which is no buffer of the networks, terms or augmentation")
@@ -353,18 +248,8 @@ class Game(GenerativeModule):
                 held.append(self.losses(player, step, due) | {"later": self.adversarial_loss(player, step)})
 
         held: list[dict[str, Tensor]] = []
-        buffers = {buffer: buffer.clone() for buffer in self.buffers()}
-        talkers = [part for part in self.modules() if isinstance(part, TALKERS)]
-        training = [part for part in talkers if part.training]
-        for part in training:
-            part.training = False  # this process looks alone
-        try:
+        with undisturbed(self, TALKERS):
             return Need(of_weights(self), max(of_activations(partial(look, player)) for player in self.turns))
-        finally:
-            for part in training:
-                part.training = True
-            for buffer, kept in buffers.items():
-                buffer.copy_(kept)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         draws = self.begin(batch)
@@ -513,15 +398,3 @@ class Game(GenerativeModule):
         real = to_float(batch["image"]).contiguous(memory_format=self.memory_format)
         verdict: Verdict = self.discriminator(real, batch["labels"] if self.conditional else None)
         return verdict
-
-
-def set_option(group: dict[str, Any], option: str, value: float, key: str) -> None:
-    """Set an option of an optimizer's group; ``beta1`` and ``beta2`` are Adam's."""
-    if option in ("beta1", "beta2") and "betas" in group:
-        betas = list(group["betas"])
-        betas[int(option[-1]) - 1] = value
-        group["betas"] = tuple(betas)
-    elif option in group:
-        group[option] = value
-    else:
-        raise ValueError(f"optimizer_schedules names {key!r}, but that optimizer has {sorted(set(group) - {'params'})}")

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_avatars.data.base import Batch, FaceData
-from lightning_avatars.families.game import Game, Given, Step
+from lightning_avatars.families.game import Game
+from lightning_avatars.families.step import Given, Step
 from lightning_avatars.images import to_bytes
 from lightning_avatars.networks.base import Verdict
 from lightning_avatars.networks.layers.equalized import MinibatchDeviation

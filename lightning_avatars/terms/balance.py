@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from lightning_avatars.metrics.processes import add_up, rank_and_world
 
 if TYPE_CHECKING:
-    from lightning_avatars.families.game import Game, Step
+    from lightning_avatars.families.game import Game
+    from lightning_avatars.families.step import Step
 
 
 class Balance(nn.Module, ABC):

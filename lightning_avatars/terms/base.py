@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from lightning_avatars.schedules import Schedule, value_at
 
 if TYPE_CHECKING:
-    from lightning_avatars.families.game import Game, Step
+    from lightning_avatars.families.game import Game
+    from lightning_avatars.families.step import Step
 
 
 FAMILIES = {  # which have what terms may need
@@ -100,4 +101,17 @@ def check_terms(module: Game) -> None:
         raise ValueError(
             f"{owner} has a head {head!r} that no term trains: add one to discriminator_terms, such as Classification "
             "for 'class' or Information for 'code', or leave the head out"
+        )
+
+
+def check_start(module: Game) -> None:
+    """Raise a ValueError where a game's generator has nothing to learn from at first."""
+    first = value_at(module.adversarial_weight, 0)
+    if first < 0:
+        raise ValueError(f"adversarial_weight is a factor of 0 or more, got {first}")
+    terms = [term for term in module.terms["generator"].children() if isinstance(term, Term)]
+    if first == 0 and not any(term.every == 1 and term.weight_at(0) for term in terms):
+        raise ValueError(
+            "adversarial_weight begins at 0: give generator_terms that the generator learns from, at least one of "
+            "them in every turn and with a weight from the start"
         )

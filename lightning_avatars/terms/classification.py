@@ -13,7 +13,8 @@ from lightning_avatars.schedules import Schedule
 from lightning_avatars.terms.base import Term
 
 if TYPE_CHECKING:
-    from lightning_avatars.families.game import Game, Step
+    from lightning_avatars.families.game import Game
+    from lightning_avatars.families.step import Step
 
 
 def classification_loss(logits: Tensor, labels: Tensor, names: list[str], dropped: bool = False) -> Tensor:

@@ -12,7 +12,7 @@ from lightning_avatars.seeding import Draws
 from lightning_avatars.terms.base import Term
 
 if TYPE_CHECKING:
-    from lightning_avatars.families.game import Step
+    from lightning_avatars.families.step import Step
 
 
 class Consistency(Term):

@@ -11,7 +11,7 @@ from lightning_avatars.terms.base import Term
 
 if TYPE_CHECKING:
     from lightning_avatars.families.adversarial import Adversarial
-    from lightning_avatars.families.game import Step
+    from lightning_avatars.families.step import Step
 
 
 class ModeSeeking(Term):

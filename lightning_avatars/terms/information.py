@@ -15,7 +15,8 @@ from lightning_avatars.terms.base import Term
 
 if TYPE_CHECKING:
     from lightning_avatars.families.adversarial import Adversarial
-    from lightning_avatars.families.game import Game, Step
+    from lightning_avatars.families.game import Game
+    from lightning_avatars.families.step import Step
 
 
 def categorical_information(logits: Tensor, code: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from lightning_avatars.schedules import Schedule
 from lightning_avatars.terms.base import Term
 
 if TYPE_CHECKING:
-    from lightning_avatars.families.game import Step
+    from lightning_avatars.families.step import Step
 
 
 class LeCam(Term):

@@ -18,7 +18,7 @@ from lightning_avatars.schedules import Schedule
 from lightning_avatars.terms.base import Term
 
 if TYPE_CHECKING:
-    from lightning_avatars.families.game import Step
+    from lightning_avatars.families.step import Step
 
 BLOCKS = tuple(f"network.stages.{number}" for number in (2, 3, 4, 5))  # of the recognisers that come with the project
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from lightning_avatars.terms.base import Term
 
 if TYPE_CHECKING:
-    from lightning_avatars.families.game import Step
+    from lightning_avatars.families.step import Step
 
 
 class L1(Term):

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from lightning_avatars.data.base import FaceData, FaceDataset, Picture
 from lightning_avatars.families.attribute_translation import AttributeTranslation
 from lightning_avatars.families.domain_translation import DomainTranslation, OneWayTranslation
-from lightning_avatars.families.game import Player, Step
 from lightning_avatars.families.paired_translation import PairedTranslation
+from lightning_avatars.families.step import Player, Step
 from lightning_avatars.families.translation import Translation
 from lightning_avatars.images import to_float
 from lightning_avatars.networks.base import Discriminator, Verdict

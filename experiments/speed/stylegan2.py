@@ -57,7 +57,7 @@ from experiments.pages import fill
 from lightning_avatars.augment.adaptive import AdaptiveAugment
 from lightning_avatars.augment.differentiable import DiffAugment
 from lightning_avatars.cli import TRAINER
-from lightning_avatars.data.base import Batch
+from lightning_avatars.data.batches import Batch
 from lightning_avatars.families.adversarial import Adversarial
 from lightning_avatars.images import to_float
 from lightning_avatars.networks.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator

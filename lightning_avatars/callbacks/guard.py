@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_avatars.checkpoints import images_of, last_good, read_checkpoint, write
-from lightning_avatars.data.base import Batch
+from lightning_avatars.data.batches import Batch
 from lightning_avatars.families.base import FaceModule, GenerativeModule
 from lightning_avatars.images import to_float
 from lightning_avatars.schedules import crossed

@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from torch import Tensor
 
-from lightning_avatars.data.base import Batch
+from lightning_avatars.data.batches import Batch
 from lightning_avatars.images import to_picture
 
 

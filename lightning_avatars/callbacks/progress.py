@@ -17,7 +17,7 @@ from rich.table import Table
 
 from lightning_avatars.callbacks.preview import Preview
 from lightning_avatars.callbacks.run import Run
-from lightning_avatars.data.base import Batch
+from lightning_avatars.data.batches import Batch
 from lightning_avatars.evaluation.track import Track, on_screen
 from lightning_avatars.families.base import FaceModule
 

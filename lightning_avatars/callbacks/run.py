@@ -20,7 +20,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_avatars.callbacks.guard import finite
 from lightning_avatars.checkpoints import BEST, FOLDER, WholeFiles, by_age
-from lightning_avatars.data.base import Batch
+from lightning_avatars.data.batches import Batch
 from lightning_avatars.disk import put_in_place, spared
 from lightning_avatars.evaluation.scores import direction
 from lightning_avatars.launch import status

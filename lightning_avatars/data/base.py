@@ -6,34 +6,20 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypedDict
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from lightning.pytorch import LightningDataModule
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from lightning_avatars.data.store import Store, build
+from lightning_avatars.data.batches import Batch, Batches, TrainingBatches, on_device
+from lightning_avatars.data.samplers import BatchIndex, EndlessSampler, OnceSampler
+from lightning_avatars.data.store import build
 from lightning_avatars.data.workers import live_with_parent
-from lightning_avatars.seeding import uniform_at
 
 Split = Literal["train", "val", "test"]
-SIDES = {"left_": "right_", "right_": "left_", "l_": "r_", "r_": "l_"}
-
-
-class Batch(TypedDict, total=False):
-    """A batch of any dataset; absent keys are things the dataset does not have."""
-
-    image: Tensor  # uint8, N C H W: of pairs the target
-    labels: Tensor  # float, N L, always there; L may be 0
-    index: Tensor  # int64, N: the picture's place in the store
-    domain: Tensor  # int64, N: places in domain_names
-    source: Tensor  # uint8, N S H W: what pairs are translated from
-    mask: Tensor  # uint8, N 1 H W: label maps, places in mask_names
-    other: Tensor  # uint8, N C H W: at evaluation, another picture of the same person
-    other_labels: Tensor  # float, N L: what it shows
 
 
 @dataclass(frozen=True)
@@ -120,201 +106,6 @@ class FaceDataset(ABC):
     @abstractmethod
     def pictures(self, resolution: int) -> Iterator[Picture]:
         """Yield every picture in a fixed order, prepared at ``resolution``; unreadable ones with their error."""
-
-
-class BatchIndex(NamedTuple):
-    """Which pictures make a batch, and where in the endless run of positions they stand."""
-
-    index: npt.NDArray[np.int64]
-    position: npt.NDArray[np.int64]
-
-
-class EndlessOrder:
-    """Pictures without end, in an order drawn anew for each pass: a pure function of the place in it.
-
-    Args:
-        index: The pictures.
-        seed: Seed of the order.
-        domain: The domain they are of; each has an order of its own.
-    """
-
-    def __init__(self, index: npt.NDArray[np.int64], seed: int, domain: int = 0) -> None:
-        self.index, self.seed, self.domain = index, seed, domain
-        self.orders: dict[int, npt.NDArray[np.int64]] = {}
-
-    def __getitem__(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        passes, within = np.divmod(places, len(self.index))
-        self.orders = {p: self.orders[p] if p in self.orders else self.order(p) for p in np.unique(passes).tolist()}
-        picked = np.zeros_like(places)
-        for number, order in self.orders.items():
-            picked[passes == number] = order[within[passes == number]]
-        return self.index[picked]
-
-    def order(self, number: int) -> npt.NDArray[np.int64]:
-        return np.random.default_rng([self.seed, number, self.domain]).permutation(len(self.index))
-
-
-class EndlessSampler(Sampler[BatchIndex]):
-    """Batches without end: a pure function of ``(seed, position)``, so that it can start anywhere.
-
-    Position p shows picture ``order(p // size)[p % size]``, where ``order`` is a permutation drawn anew for each pass.
-    Of K domains, position p shows one of domain p % K, each domain in an endless order of its own.
-
-    Args:
-        index: The pictures of the split.
-        batch_size: Images per batch over all processes.
-        seed: Seed of the order.
-        start: Images seen before the first batch.
-        rank: This process.
-        world_size: Number of processes; each takes its contiguous part of the batch.
-        domains: The domain of each of the pictures, 0 to K - 1, where they have any; each domain has some.
-    """
-
-    def __init__(
-        self,
-        index: npt.NDArray[np.int64],
-        batch_size: int,
-        seed: int = 0,
-        start: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-        domains: npt.NDArray[np.int64] | None = None,
-    ) -> None:
-        self.batch_size, self.start = batch_size, start
-        local = batch_size // world_size
-        self.offsets = np.arange(rank * local, (rank + 1) * local)
-        of_domain = [index] if domains is None else [index[domains == d] for d in range(domains.max() + 1)]
-        self.orders = [EndlessOrder(pictures, seed, domain) for domain, pictures in enumerate(of_domain)]
-
-    def __iter__(self) -> Iterator[BatchIndex]:
-        base = self.start
-        while True:
-            position = base + self.offsets
-            places, domain = np.divmod(position, len(self.orders))
-            picked = np.zeros_like(position)
-            for number, order in enumerate(self.orders):
-                picked[domain == number] = order[places[domain == number]]
-            yield BatchIndex(picked, position)
-            base += self.batch_size
-
-
-class OnceSampler(Sampler[BatchIndex]):
-    """Every picture once, in order; process r takes batches r, r + W, … so that nothing is padded or repeated.
-
-    Batches are smaller where there are too few pictures for every process to have one.
-    """
-
-    def __init__(self, index: npt.NDArray[np.int64], batch_size: int, rank: int = 0, world_size: int = 1) -> None:
-        if len(index) < world_size:
-            raise ValueError(f"{len(index)} pictures are too few for {world_size} processes: use fewer processes")
-        batch_size = min(batch_size, len(index) // world_size)
-        starts = range(rank * batch_size, len(index), world_size * batch_size)
-        self.batches = [
-            BatchIndex(index[s : s + batch_size], np.arange(s, min(s + batch_size, len(index)))) for s in starts
-        ]
-
-    def __iter__(self) -> Iterator[BatchIndex]:
-        return iter(self.batches)
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-
-def mirrored(seed: int, position: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Tell at which positions pictures are mirrored, where half of them are."""
-    return uniform_at(seed, "flip", position) < 0.5
-
-
-def corners(seed: int, position: npt.NDArray[np.int64], slack: int) -> npt.NDArray[np.int64]:
-    """Draw where crops begin at each position, N x top, left; each from 0 to ``slack``."""
-    draws = [uniform_at(seed, f"crop/{axis}", position) for axis in ("top", "left")]
-    return (np.stack(draws, 1) * (slack + 1)).astype(np.int64)
-
-
-def opposites(names: list[str]) -> npt.NDArray[np.uint8]:
-    """Tell which class each becomes in a mirror: ``left_eye`` and ``right_eye`` trade places, where both are there."""
-    sides = [(side, name) for name in names for side in SIDES if name.startswith(side)]
-    opposite = {SIDES[side] + name.removeprefix(side): name for side, name in sides}
-    return np.array([names.index(opposite.get(name, name)) for name in names], np.uint8)
-
-
-def whole_batch(store: Store, index: npt.NDArray[np.int64]) -> Batch:
-    """Read pictures and all that is known of them, unchanged, as evaluation takes them.
-
-    Args:
-        store: The store.
-        index: The pictures' places in it, N.
-    """
-    batch = as_batch(store, index, planes_of(store, index))
-    if store.others is not None:
-        others = store.others[index]
-        batch["other"] = torch.from_numpy(store.read(others))
-        batch["other_labels"] = torch.from_numpy(store.labels[others])
-    return batch
-
-
-def planes_of(store: Store, index: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[np.uint8]]:
-    """Read pictures, what they are translated from and their label maps."""
-    return {plane.removesuffix("s"): store.read(index, plane) for plane in store.planes}
-
-
-def as_batch(store: Store, index: npt.NDArray[np.int64], planes: dict[str, npt.NDArray[np.uint8]]) -> Batch:
-    """Put pixels into a batch, with what is known of the pictures."""
-    pixels = {name: torch.from_numpy(plane) for name, plane in planes.items()}
-    batch = Batch(**pixels, labels=torch.from_numpy(store.labels[index]), index=torch.from_numpy(index))
-    if store.domains is not None:
-        batch["domain"] = torch.from_numpy(store.domains[index])
-    return batch
-
-
-def on_device(batch: Batch, device: torch.device) -> Batch:
-    """Bring a batch to a device."""
-    return Batch({name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()})
-
-
-class Batches(Dataset[Batch]):
-    """Batches for evaluation, read from a store."""
-
-    def __init__(self, store: Store) -> None:
-        self.store = store
-
-    def __getitem__(self, where: BatchIndex) -> Batch:
-        return whole_batch(self.store, where.index)
-
-
-class TrainingBatches(Dataset[Batch]):
-    """Batches read from a store, cropped and mirrored at random where asked: pictures, sources and label maps alike.
-
-    Args:
-        store: The store.
-        resolution: Height and width of what is cropped out of its pictures.
-        seed: Seed of crops and mirroring.
-        flip: Mirror half of the pictures.
-        mask_names: Classes of the label maps.
-    """
-
-    def __init__(self, store: Store, resolution: int, seed: int, flip: bool, mask_names: list[str]) -> None:
-        self.store, self.resolution, self.seed, self.flip = store, resolution, seed, flip
-        self.opposites = opposites(mask_names)
-
-    def __getitem__(self, where: BatchIndex) -> Batch:
-        planes = planes_of(self.store, where.index)
-        slack = planes["image"].shape[-1] - self.resolution
-        if slack:
-            starts = corners(self.seed, where.position, slack)
-            planes = {name: cropped(plane, starts, self.resolution) for name, plane in planes.items()}
-        if self.flip:
-            flipped = mirrored(self.seed, where.position)
-            for name, plane in planes.items():
-                turned = plane[flipped, ..., ::-1]
-                plane[flipped] = self.opposites[turned] if name == "mask" else turned
-        return as_batch(self.store, where.index, planes)
-
-
-def cropped(images: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], resolution: int) -> npt.NDArray[np.uint8]:
-    """Cut a square out of each image, N C H W, that begins at its own top and left."""
-    squares = zip(images, starts.tolist(), strict=True)
-    return np.stack([image[:, top : top + resolution, left : left + resolution] for image, (top, left) in squares])
 
 
 def end_with_parent(worker: int) -> None:

@@ -12,7 +12,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from lightning_avatars.data.base import Batch
+from lightning_avatars.data.batches import Batch
 from lightning_avatars.data.pictures import StorePictures
 from lightning_avatars.evaluation.pairs import means
 from lightning_avatars.evaluation.passport import device_name, facts_of, versions

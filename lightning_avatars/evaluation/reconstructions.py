@@ -17,7 +17,8 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from lightning_avatars.data.base import Batch, FaceData, Split, on_device, whole_batch
+from lightning_avatars.data.base import FaceData, Split
+from lightning_avatars.data.batches import Batch, on_device, whole_batch
 from lightning_avatars.data.pictures import FolderPictures, Pictures, StorePictures
 from lightning_avatars.evaluation.distribution import Distribution
 from lightning_avatars.evaluation.pairs import PairMetrics, Pairs, means

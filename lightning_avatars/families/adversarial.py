@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_avatars.data.base import Batch
+from lightning_avatars.data.batches import Batch
 from lightning_avatars.families.base import LatentModule
 from lightning_avatars.families.game import Game
 from lightning_avatars.families.step import Step

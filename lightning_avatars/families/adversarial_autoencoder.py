@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_avatars.data.base import Batch, FaceData
+from lightning_avatars.data.base import FaceData
+from lightning_avatars.data.batches import Batch
 from lightning_avatars.families.adversarial import Adversarial, LatentStep
 from lightning_avatars.families.base import EvaluationSet
 from lightning_avatars.families.step import Player, Step

@@ -14,7 +14,8 @@ from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 
-from lightning_avatars.data.base import Batch, FaceData
+from lightning_avatars.data.base import FaceData
+from lightning_avatars.data.batches import Batch
 from lightning_avatars.ema import Average
 from lightning_avatars.families.base import EvaluationSet, LatentModule
 from lightning_avatars.images import to_float

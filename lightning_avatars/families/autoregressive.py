@@ -14,7 +14,8 @@ from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
-from lightning_avatars.data.base import Batch, FaceData, mirrored
+from lightning_avatars.data.base import FaceData
+from lightning_avatars.data.batches import Batch, mirrored
 from lightning_avatars.data.codes import Codes, cached_codes
 from lightning_avatars.ema import Average
 from lightning_avatars.families.base import GenerativeModule, LatentModule

@@ -9,7 +9,8 @@ import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
-from lightning_avatars.data.base import Batch, FaceData
+from lightning_avatars.data.base import FaceData
+from lightning_avatars.data.batches import Batch
 from lightning_avatars.families.base import EvaluationSet
 from lightning_avatars.families.game import Game
 from lightning_avatars.families.step import Given, Player, Step

@@ -16,7 +16,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
-from lightning_avatars.data.base import Batch
+from lightning_avatars.data.batches import Batch
 from lightning_avatars.ema import Average
 from lightning_avatars.families.base import GenerativeModule
 from lightning_avatars.families.step import Player, Step

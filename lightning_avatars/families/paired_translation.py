@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_avatars.data.base import Batch, FaceData
+from lightning_avatars.data.base import FaceData
+from lightning_avatars.data.batches import Batch
 from lightning_avatars.families.base import EvaluationSet
 from lightning_avatars.families.translation import SHOWN, Translation, TranslationStep
 from lightning_avatars.images import coloured, to_float

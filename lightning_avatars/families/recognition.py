@@ -10,7 +10,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
-from lightning_avatars.data.base import Batch
+from lightning_avatars.data.batches import Batch
 from lightning_avatars.families.base import FaceModule
 from lightning_avatars.images import to_float
 from lightning_avatars.networks.recognizer import RecognitionNet, save_recognizer

@@ -8,7 +8,8 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
-from lightning_avatars.data.base import Batch, FaceData
+from lightning_avatars.data.base import FaceData
+from lightning_avatars.data.batches import Batch
 from lightning_avatars.families.base import FaceModule
 from lightning_avatars.families.recognition import degraded
 from lightning_avatars.images import to_float

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_avatars.data.base import Batch
+from lightning_avatars.data.batches import Batch
 from lightning_avatars.networks.autoencoder import Reconstruction
 from lightning_avatars.networks.base import Verdict
 from lightning_avatars.seeding import Draws

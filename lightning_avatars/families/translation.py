@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lightning_avatars.data.base import Batch, FaceData
+from lightning_avatars.data.base import FaceData
+from lightning_avatars.data.batches import Batch
 from lightning_avatars.families.game import Game
 from lightning_avatars.families.step import Given, Step
 from lightning_avatars.images import to_bytes

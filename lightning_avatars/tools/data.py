@@ -12,7 +12,8 @@ from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
-from lightning_avatars.data.base import Batch, FaceData, whole_batch
+from lightning_avatars.data.base import FaceData
+from lightning_avatars.data.batches import Batch, whole_batch
 from lightning_avatars.data.splits import SPLITS
 from lightning_avatars.data.store import Store
 from lightning_avatars.images import coloured, save_sheet

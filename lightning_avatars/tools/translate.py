@@ -18,7 +18,8 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from lightning_avatars.checkpoints import load_module
-from lightning_avatars.data.base import Batch, FaceDataset
+from lightning_avatars.data.base import FaceDataset
+from lightning_avatars.data.batches import Batch
 from lightning_avatars.data.decode import MapPreparation, Preparation
 from lightning_avatars.data.sources import SUFFIXES, find
 from lightning_avatars.evaluation.changes import functions_of, values

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_avatars.data.base import Batch, FaceData, FaceDataset, Picture
+from lightning_avatars.data.base import FaceData, FaceDataset, Picture
+from lightning_avatars.data.batches import Batch
 from lightning_avatars.families.base import EvaluationSet
 from lightning_avatars.images import to_float
 from tests.evaluation.arrays import Shower

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
 from lightning_avatars.checkpoints import WholeFiles
-from lightning_avatars.data.base import Batch
+from lightning_avatars.data.batches import Batch
 from lightning_avatars.families.base import LatentModule
 from lightning_avatars.latents import Gaussian
 from lightning_avatars.networks.autoencoder import Autoencoder, Reconstruction

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_avatars.data.base import EndlessSampler, FaceData, FaceDataset, OnceSampler, Picture
+from lightning_avatars.data.base import FaceData, FaceDataset, Picture
 
 
 class Numbers(FaceDataset):
@@ -37,71 +37,9 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("LIGHTNING_AVATARS_CACHE", str(tmp_path / "cache"))
 
 
-def first(sampler, count):
-    return list(itertools.islice(sampler, count))
-
-
 def fake_trainer(rank=0, world_size=1, images_seen=0):
     module = SimpleNamespace(images_seen=images_seen)
     return SimpleNamespace(global_rank=rank, world_size=world_size, lightning_module=module)
-
-
-@pytest.mark.parametrize("batch_size", [4, 7, 25])
-def test_endless_sampler_starts_anywhere(batch_size):
-    index = np.arange(100, 110)
-    whole = first(EndlessSampler(index, batch_size, seed=3), 9)
-    for skipped in range(1, 9):
-        later = first(EndlessSampler(index, batch_size, seed=3, start=skipped * batch_size), 9 - skipped)
-        for a, b in zip(whole[skipped:], later, strict=True):
-            assert a.index.tolist() == b.index.tolist() and a.position.tolist() == b.position.tolist()
-
-
-def test_endless_sampler_is_independent_of_the_batch_size():
-    index = np.arange(10)
-    small = np.concatenate([b.index for b in first(EndlessSampler(index, 3, seed=1), 20)])
-    large = np.concatenate([b.index for b in first(EndlessSampler(index, 30, seed=1), 2)])
-    assert small.tolist() == large.tolist()
-
-
-def test_endless_sampler_shows_every_picture_once_a_pass_in_a_new_order():
-    batches = first(EndlessSampler(np.arange(100, 110), 4, seed=0), 15)
-    shown = np.concatenate([b.index for b in batches]).reshape(6, 10)
-    assert np.concatenate([b.position for b in batches]).tolist() == list(range(60))
-    assert (np.sort(shown) == np.arange(100, 110)).all()
-    assert len({tuple(order) for order in shown.tolist()}) == 6
-    other = np.concatenate([b.index for b in first(EndlessSampler(np.arange(100, 110), 4, seed=1), 15)])
-    assert shown.ravel().tolist() != other.tolist()
-
-
-def test_two_ranks_are_one_rank_cut_in_two():
-    one = first(EndlessSampler(np.arange(10), 6, seed=2), 8)
-    ranks = [first(EndlessSampler(np.arange(10), 6, 2, 0, rank, 2), 8) for rank in range(2)]
-    for whole, left, right in zip(one, *ranks, strict=True):
-        assert whole.index.tolist() == [*left.index, *right.index]
-        assert whole.position.tolist() == [*left.position, *right.position]
-
-
-@pytest.mark.parametrize("world_size", [1, 2, 3])
-def test_once_sampler_shows_all_without_repeats(world_size):
-    index = np.arange(50, 73)
-    samplers = [OnceSampler(index, 4, rank, world_size) for rank in range(world_size)]
-    batches = [batch for sampler in samplers for batch in sampler]
-    assert sorted(np.concatenate([b.index for b in batches])) == index.tolist()
-    assert all((index[b.position] == b.index).all() for b in batches)
-    assert sum(len(sampler) for sampler in samplers) == 6
-
-
-@pytest.mark.parametrize(("count", "world_size"), [(3, 3), (5, 3), (7, 4), (4, 3)])
-def test_every_process_has_a_batch_where_there_are_few_pictures(count, world_size):
-    index = np.arange(50, 50 + count)
-    ranks = [list(OnceSampler(index, 64, rank, world_size)) for rank in range(world_size)]
-    assert all(ranks), "a process without a batch would wait for the others for ever"
-    assert sorted(i for batches in ranks for batch in batches for i in batch.index) == index.tolist()
-
-
-def test_fewer_pictures_than_processes_are_refused():
-    with pytest.raises(ValueError, match="3 pictures are too few for 4 processes: use fewer processes"):
-        OnceSampler(np.arange(3), 64, 0, 4)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ import torch
 
 from lightning_avatars.data import store as store_module
 from lightning_avatars.data import writer
-from lightning_avatars.data.base import EndlessSampler, FaceData, FaceDataset, Picture, corners, opposites
+from lightning_avatars.data.base import FaceData, FaceDataset, Picture
+from lightning_avatars.data.batches import corners, opposites
 from lightning_avatars.data.cache import file_hash
 from lightning_avatars.data.pictures import StorePictures
 from lightning_avatars.data.store import build
@@ -166,33 +167,6 @@ def test_domains_of_one_picture_or_none_are_refused():
 
     with pytest.raises(ValueError, match="domain 'c' of planes has 0 pictures"):
         build(Two(domains="abc"), 8)
-
-
-@pytest.mark.parametrize("count", [2, 3])
-def test_domains_take_turns_and_each_is_in_an_endless_order_of_its_own(count):
-    index, domains = np.arange(100, 130), np.array([0] * 4 + [1 + i % (count - 1) for i in range(26)])
-    batches = list(itertools.islice(EndlessSampler(index, 6, 3, 0, 0, 1, domains), 60))
-    shown = np.concatenate([batch.index for batch in batches])
-    assert np.concatenate([batch.position for batch in batches]).tolist() == list(range(360))
-    for domain in range(count):
-        members = index[domains == domain]
-        passes = shown[domain::count][: 360 // count // len(members) * len(members)].reshape(-1, len(members))
-        assert (np.sort(passes) == members).all() and len({tuple(one) for one in passes.tolist()}) > 1
-        alone = itertools.islice(EndlessSampler(np.arange(len(members)), 6, 3), 1)
-        own = members[next(alone).index[: len(members)]]
-        assert (passes[0, :6].tolist() == own[: len(members)].tolist()[:6]) == (domain == 0), "orders differ by domain"
-
-
-def test_domains_start_anywhere_and_are_cut_into_ranks():
-    index, domains = np.arange(30), np.arange(30) % 3
-    whole = list(itertools.islice(EndlessSampler(index, 12, 5, 0, 0, 1, domains), 9))
-    later = list(itertools.islice(EndlessSampler(index, 12, 5, 48, 0, 1, domains), 5))
-    ranks = [list(itertools.islice(EndlessSampler(index, 12, 5, 0, rank, 2, domains), 9)) for rank in range(2)]
-    for a, b in zip(whole[4:], later, strict=True):
-        assert a.index.tolist() == b.index.tolist() and a.position.tolist() == b.position.tolist()
-    for one, left, right in zip(whole, *ranks, strict=True):
-        assert one.index.tolist() == [*left.index, *right.index]
-        assert (left.index % 3).tolist() == (right.index % 3).tolist() == [0, 1, 2] * 2
 
 
 def test_batches_hold_domains_in_turn_and_evaluation_shows_all_once():

@@ -13,10 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
+from lightning_avatars import painting, ways
 from lightning_avatars.cli import main
 from lightning_avatars.images import to_bytes, to_float, to_picture
-from lightning_avatars.reading import alike, from_path, from_stream, read, readable
-from lightning_avatars.tools import translate as tool
+from lightning_avatars.metrics.extractors.base import Description
 from tests.conf.training import checkpoint_of
 from tests.conf.translating import rule, translating_checkpoint
 
@@ -97,13 +97,13 @@ def test_one_picture_and_a_zip_are_read_and_a_zip_is_written(given):
 @pytest.mark.parametrize("options", [[], ["--overlap", "0"], ["--overlap", "4", "--batch_size", "2"]])
 def test_tiles_make_the_same_of_pictures_pixel_by_pixel(given, monkeypatch, options):
     asked = []
-    ask = tool.Painter.ask
+    ask = painting.Painter.ask
 
     def noted(self, pixels, way, labels):
         asked.append(tuple(pixels["image"].shape[2:]))
         return ask(self, pixels, way, labels)
 
-    monkeypatch.setattr(tool.Painter, "ask", noted)
+    monkeypatch.setattr(painting.Painter, "ask", noted)
     run("OneWay", "given", "--tile", "8", *options)
     for name, image in given.items():
         found = pixels(f"translated/{name.replace('/', '_')}.png")
@@ -112,8 +112,8 @@ def test_tiles_make_the_same_of_pictures_pixel_by_pixel(given, monkeypatch, opti
 
 
 def test_large_pictures_are_cut_into_tiles_by_themselves(given, monkeypatch):
-    monkeypatch.setattr(tool, "WHOLE", 64)
-    monkeypatch.setattr(tool, "TILE", 8)
+    monkeypatch.setattr(painting, "WHOLE", 64)
+    monkeypatch.setattr(painting, "TILE", 8)
     run("OneWay", "given")
     found = pixels("translated/d.png")
     assert found.shape == (3, 21, 5) and (found.int() - expected(given["d"]).int()).abs().max() <= 1
@@ -152,14 +152,10 @@ def test_a_recogniser_tells_what_is_not_said(given, monkeypatch):
         def forward(self, images):
             bright = images.float().mean((1, 2, 3))
             wide = torch.where(torch.tensor(images.shape[3] > 8), 1.0, -1.0).expand(len(images))
-            return tool_description(torch.stack([-bright, bright, wide, wide], 1))
+            logits = torch.stack([-bright, bright, wide, wide], 1)
+            return Description(logits, logits)
 
-    def tool_description(logits):
-        from lightning_avatars.metrics.extractors.base import Description
-
-        return Description(logits, logits)
-
-    monkeypatch.setattr(tool, "load_extractor", lambda name, device: Judge())
+    monkeypatch.setattr(ways, "load_extractor", lambda name, device: Judge())
     run("Attribute", "given", "--to", "colour=blue", "--recognizer", "judge")
     assert torch.equal(pixels("translated/a.png"), expected(given["a"], [0, 1, 0]))
     assert torch.equal(pixels("translated/c.png"), expected(given["c"], [0, 1, 1]))  # 13 pixels wide
@@ -227,26 +223,6 @@ def test_pictures_of_quite_another_size_than_was_trained_on_are_said(given, caps
     assert "warning" not in capsys.readouterr().err
 
 
-def test_no_more_pictures_are_read_than_are_needed_soon(given):
-    asked = iter(from_path(Path("given")).__getitem__(i % 5) for i in range(10_000))
-    taken = 0
-
-    def counted():
-        nonlocal taken
-        for item in asked:
-            taken += 1
-            yield item
-
-    reader = tool.Reader({"image": tool.Preparation(0)}, None, None, 0)
-    pieces = alike(readable(read(reader, counted(), False), []), 16)
-    for _ in range(20):
-        assert {tool_shape for tool_shape in (tuple(g.pixels["image"].shape) for g in next(pieces))}
-    assert taken < 200
-    lines = from_stream(iter(["given/a.png"] * 3))
-    streamed = alike(readable(read(reader, lines, True), []), 1)
-    assert [len(next(streamed)), next(streamed)[0].item.file] == [1, "a_2"]
-
-
 @pytest.mark.parametrize(
     ("kind", "arguments", "message"),
     [
@@ -294,19 +270,6 @@ def test_maps_that_do_not_fit_are_said(given, capsys, options, arguments, messag
         run("Paired", *arguments, **options)
     assert re.search(message, " ".join(capsys.readouterr().err.split()))
     assert not Path("translated").exists()
-
-
-def test_results_of_a_stream_never_share_a_name():
-    """Someone has called a file as the second of another name would be called."""
-    names = [item.file for item in from_stream(f"{name}.png" for name in ["a_2", "a", "a", "a", "sheet", "sheet_2"])]
-    assert names == ["a_2", "a", "a_3", "a_4", "sheet_2", "sheet_2_2"]
-
-
-def test_a_result_called_sheet_takes_no_other_ones_name(given):
-    for name in ("sheet", "sheet_1"):
-        Path(f"given/{name}.png").write_bytes(Path("given/a.png").read_bytes())
-    files = [item.file for item in from_path(Path("given"))]
-    assert "sheet" not in files and len(set(files)) == len(files) == 7
 
 
 def test_jpegs_are_no_label_maps(capsys):

@@ -1,0 +1,148 @@
+"""Ways to translate that a person asks for: a domain by its name, or attributes, the rest of which pictures keep."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pydoc import locate
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lightning_avatars.data.base import FaceDataset
+from lightning_avatars.evaluation.changes import functions_of, values
+from lightning_avatars.evaluation.extractors import load_extractor
+from lightning_avatars.families.attribute_translation import AttributeTranslation
+from lightning_avatars.families.domain_translation import DomainTranslation
+from lightning_avatars.families.translation import Translation
+from lightning_avatars.labels import assign, groups, one_hot_groups, parse
+from lightning_avatars.metrics.extractors.base import Extractor
+from lightning_avatars.metrics.extractors.recognizer import SHIPPED
+
+
+@dataclass(frozen=True)
+class Way:
+    """One translation that is asked for.
+
+    Args:
+        name: What the person called it.
+        to: Name of the domain, where there are domains.
+        labels: Fills in the labels of pictures, bytes N C H W, where attributes are changed.
+    """
+
+    name: str
+    to: str | None = None
+    labels: Callable[[Tensor], Tensor] | None = None
+
+    @property
+    def slug(self) -> str:
+        """The name as part of a file's name."""
+        return re.sub(r"[^\w=,-]+", "_", self.name)
+
+
+def ways_of(module: Translation, to: str | list[str] | None, labels: str | None, recognizer: str | None) -> list[Way]:
+    """Look up what is asked for; raise where the module does not know it."""
+    asked = [] if to is None else [to] if isinstance(to, str) else to
+    if not isinstance(module, AttributeTranslation) and (labels or recognizer):
+        raise ValueError(
+            "--labels and --recognizer say what pictures show whose attributes are changed: leave them out"
+        )
+    if isinstance(module, AttributeTranslation):
+        if not asked:
+            raise ValueError(f"say by --to what to change, such as {module.label_names[0]}")
+        judge = recognizer_of(module) if recognizer is None else load_extractor(recognizer, module.device)
+        known = Known(module, labels, judge)
+        return [Way(text, labels=known.towards(text)) for text in asked]
+    if isinstance(module, DomainTranslation):
+        reached = [module.domain_names[end] for _, end in module.directions.values()]
+        unknown = next((name for name in asked if name not in reached), None)
+        if unknown is not None:
+            near = get_close_matches(unknown, reached, 1, 0.5)
+            raise ValueError(f"--to {unknown}: this model translates to {' or '.join(near or reached)}")
+        if not asked and len(reached) > 1:
+            raise ValueError(f"say by --to which way: {' or '.join(reached)}")
+        return [Way(name, to=name) for name in asked or reached]
+    if asked:
+        raise ValueError(f"this model translates one way only, so that it can't obey --to {asked[0]}: leave it out")
+    return [Way("translated")]
+
+
+def recognizer_of(module: Translation) -> Extractor | None:
+    """Load the recogniser that suits the pictures which a module was trained on, where it comes with the project."""
+    if module.config is None or "data" not in module.config:
+        return None
+    dataset = locate(module.config["data"]["dataset"]["class_path"])  # its pictures need not be there, nor the class
+    name = getattr(dataset, "extractor", FaceDataset.extractor)
+    return load_extractor(name, module.device) if (SHIPPED / f"{name}.safetensors").is_file() else None
+
+
+@dataclass
+class Known:
+    """What is known of the labels of pictures, whose attributes are to be changed.
+
+    Args:
+        module: Changes them.
+        labels: What the person says that all pictures show.
+        recognizer: Tells the rest.
+    """
+
+    module: AttributeTranslation
+    labels: str | None
+    recognizer: Extractor | None
+
+    def __post_init__(self) -> None:
+        rows, names = self.module.label_rows, self.module.label_names
+        usual = torch.zeros(1, len(names))
+        for group, columns in groups(names).items():
+            if not len(rows):
+                continue
+            mean = rows[:, columns].mean(0)
+            exclusive = group in one_hot_groups(names)
+            usual[0, columns] = F.one_hot(mean.argmax(), len(mean)).float() if exclusive else (mean > 0.5).float()
+        self.usual = usual
+
+    def towards(self, text: str) -> Callable[[Tensor], Tensor]:
+        """Return what fills in labels of pictures that are to show what ``text`` says."""
+        names = self.module.label_names
+        said = parse(text, names)  # raises where something is not known
+        if not said:
+            raise ValueError(f"--to names no attributes: give some, such as {names[0]}")
+
+        def fill(pictures: Tensor) -> Tensor:
+            rows = self.shown(pictures)
+            for group in said:
+                rows = following(assign(rows, part_of(text, group), names), group, self.module.label_rows, names)
+            return assign(rows, text, names)
+
+        return fill
+
+    def shown(self, pictures: Tensor) -> Tensor:
+        """Tell what pictures show, N L."""
+        names, rows = self.module.label_names, self.usual.repeat(len(pictures), 1)
+        if self.recognizer is not None:
+            logits = self.recognizer(pictures).logits
+            theirs = self.recognizer.label_names
+            for group, columns in groups(names).items():
+                own = names[columns]
+                if logits is None or not set(own) <= set(theirs):
+                    continue
+                part = logits[:, [theirs.index(name) for name in own]].cpu()
+                exclusive = group in one_hot_groups(names)
+                rows[:, columns] = F.one_hot(part.argmax(1), len(own)).float() if exclusive else (part > 0).float()
+        return assign(rows, self.labels, names) if self.labels else rows
+
+
+def part_of(text: str, group: str) -> str:
+    """Find what a text says of one group of labels."""
+    return next(part for part in map(str.strip, text.split(",")) if part.partition("=")[0] == group)
+
+
+def following(labels: Tensor, group: str, rows: Tensor, names: list[str]) -> Tensor:
+    """Set the groups that are a function of one group in training pictures, whose label rows are given."""
+    value, columns = values(labels - 0.5, names)[group], groups(names)
+    for other, by_value in functions_of(group, rows.cpu(), names).items():
+        labels[:, columns[other]] = by_value[value]
+    return labels

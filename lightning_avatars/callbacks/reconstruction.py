@@ -11,8 +11,9 @@ from lightning_avatars.callbacks.results import publish
 from lightning_avatars.data.base import Split
 from lightning_avatars.evaluation.changes import CHANGED, score_changes
 from lightning_avatars.evaluation.extractors import load_extractor, load_extractors, load_perceptual
+from lightning_avatars.evaluation.judges import Judges
 from lightning_avatars.evaluation.real import BLOCK
-from lightning_avatars.evaluation.reconstructions import Judges, held_out, makes_something, score_sets
+from lightning_avatars.evaluation.reconstructions import held_out, makes_something, score_sets
 from lightning_avatars.families.attribute_translation import AttributeTranslation
 from lightning_avatars.metrics.extractors.segmenter import load_segmenter
 from lightning_avatars.metrics.lpips import Backbone

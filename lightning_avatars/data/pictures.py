@@ -13,6 +13,7 @@ import torch
 from PIL import UnidentifiedImageError
 from torch import Tensor
 
+from lightning_avatars.data.batches import Batch, on_device, whole_batch
 from lightning_avatars.data.decode import FORMATS, Preparation, upright
 from lightning_avatars.data.sources import find
 from lightning_avatars.data.store import Store
@@ -59,6 +60,10 @@ class StorePictures(Pictures):
 
     def read(self, where: slice) -> Tensor | list[Tensor]:
         return torch.from_numpy(self.store.read(self.index[where]))
+
+    def batch(self, where: slice, device: torch.device) -> Batch:
+        """Read some pictures and all that is known of them."""
+        return on_device(whole_batch(self.store, self.index[where]), device)
 
 
 class FolderPictures(Pictures):

@@ -17,7 +17,6 @@ from torch.nn.functional import one_hot
 from lightning_avatars.data.pictures import StorePictures
 from lightning_avatars.evaluation.passport import ROUNDING, device_name, facts_of, versions
 from lightning_avatars.evaluation.real import BLOCK, spread
-from lightning_avatars.evaluation.reconstructions import batch_of
 from lightning_avatars.evaluation.scores import Result, Score, check_enough, size_name
 from lightning_avatars.evaluation.track import Track, on_screen
 from lightning_avatars.images import to_bytes
@@ -132,7 +131,7 @@ def score_changes(
     finite = torch.ones((), device=device)
     current = values(labels - 0.5, names)
     for where in track(list(shares(count, block)), "Scoring changes of labels"):
-        batch, place = batch_of(pictures, where, module.device), torch.arange(where.start, where.stop)
+        batch, place = pictures.batch(where, module.device), torch.arange(where.start, where.stop)
         batch["labels"] = labels[where].to(module.device)
         found = []
         for change in changes:

@@ -17,7 +17,6 @@ from lightning_avatars.data.pictures import StorePictures
 from lightning_avatars.evaluation.pairs import means
 from lightning_avatars.evaluation.passport import device_name, facts_of, versions
 from lightning_avatars.evaluation.real import BLOCK
-from lightning_avatars.evaluation.reconstructions import batch_of
 from lightning_avatars.evaluation.scores import Result, Score, size_name
 from lightning_avatars.evaluation.track import Track, on_screen
 from lightning_avatars.families.base import GenerativeModule
@@ -68,7 +67,7 @@ class Asked:
 
     def about(self, where: slice, samples: int) -> Found:
         """Ask about one block, with so many importance samples of each picture."""
-        batch = batch_of(self.pictures, where, self.module.device)
+        batch = self.pictures.batch(where, self.module.device)
         draws = Draws(SEED, where.start, len(batch["image"]), 0, len(batch["image"]), self.module.device)
         with seeded(where.start, self.module.device):
             weights = list(self.log_weights(batch, samples, draws))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lightning_avatars.data.pictures import Pictures, StorePictures
 from lightning_avatars.evaluation.real import Real, spread
-from lightning_avatars.evaluation.reconstructions import UNTRANSLATED, SetScores, batch_of
+from lightning_avatars.evaluation.reconstructions import UNTRANSLATED, SetScores
 from lightning_avatars.evaluation.samples import RealPictures
 from lightning_avatars.evaluation.scores import direction
 from lightning_avatars.evaluation.track import on_screen
@@ -78,7 +78,7 @@ def write_translations(
     """
     some = StorePictures(pictures.store, pictures.index[spread(len(pictures), SHOWN).numpy()], pictures.name)
     with torch.no_grad():
-        shown = module.preview(batch_of(some, slice(0, len(some)), module.device))
+        shown = module.preview(some.batch(slice(0, len(some)), module.device))
     parts = []
     for name, images in shown.items():
         versions = to_bytes(images[:ROW]).cpu()

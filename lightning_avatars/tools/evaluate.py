@@ -17,15 +17,11 @@ from lightning_avatars.data.base import FaceData, Split
 from lightning_avatars.data.pictures import FolderPictures, Pictures
 from lightning_avatars.evaluation.changes import score_changes
 from lightning_avatars.evaluation.extractors import load_extractor, load_extractors, load_perceptual
+from lightning_avatars.evaluation.folder_pairs import score_folder_pairs
+from lightning_avatars.evaluation.judges import Judges
 from lightning_avatars.evaluation.page import write_page, write_translations
 from lightning_avatars.evaluation.real import BLOCK
-from lightning_avatars.evaluation.reconstructions import (
-    Judges,
-    SetScores,
-    makes_something,
-    score_folder_pairs,
-    score_sets,
-)
+from lightning_avatars.evaluation.reconstructions import SetScores, makes_something, score_sets
 from lightning_avatars.evaluation.reconstructions import held_out as held_out_pictures
 from lightning_avatars.evaluation.samples import (
     RealPictures,

@@ -14,7 +14,8 @@ from lightning_avatars.callbacks.reconstruction import ReconstructionQuality
 from lightning_avatars.callbacks.run import Run
 from lightning_avatars.cli import main
 from lightning_avatars.data.base import FaceData
-from lightning_avatars.evaluation.reconstructions import Judges, held_out, score_sets
+from lightning_avatars.evaluation.judges import Judges
+from lightning_avatars.evaluation.reconstructions import held_out, score_sets
 from lightning_avatars.families.base import EvaluationSet
 from lightning_avatars.images import to_float
 from lightning_avatars.metrics.extractors.recognizer import Recognizer

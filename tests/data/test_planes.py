@@ -18,7 +18,6 @@ from lightning_avatars.data.batches import corners, opposites
 from lightning_avatars.data.cache import file_hash
 from lightning_avatars.data.pictures import StorePictures
 from lightning_avatars.data.store import build
-from lightning_avatars.evaluation.reconstructions import batch_of
 
 NAMES = ["skin", "left_eye", "right_eye", "l_lip"]
 
@@ -258,7 +257,7 @@ def test_counterparts_are_the_next_picture_of_the_person_in_the_split():
             expected = (batch["index"] + 15) % 60  # each person has four pictures, all in one split
             assert (batch["other"][:, 2, 0, 0] == expected).all() and (batch["other_labels"][:, 0] == expected).all()
         pictures = StorePictures(data.store, data.store.split(split), split)
-        again = batch_of(pictures, slice(0, 3), torch.device("cpu"))
+        again = pictures.batch(slice(0, 3), torch.device("cpu"))
         assert (again["other_labels"][:, 0] == (again["index"] + 15) % 60).all() and again["mask"].shape == (3, 1, 8, 8)
 
 

@@ -19,7 +19,8 @@ from lightning_avatars.data.pictures import Pictures
 from lightning_avatars.evaluation import samples
 from lightning_avatars.evaluation.changes import score_changes
 from lightning_avatars.evaluation.extractors import load_extractor
-from lightning_avatars.evaluation.reconstructions import Judges, held_out, score_sets
+from lightning_avatars.evaluation.judges import Judges
+from lightning_avatars.evaluation.reconstructions import held_out, score_sets
 from lightning_avatars.evaluation.samples import real_pictures, score_samples
 from lightning_avatars.families.adversarial import Adversarial
 from lightning_avatars.strategies import PhaseDDP

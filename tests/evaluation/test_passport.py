@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from lightning_avatars.evaluation import passport
+from lightning_avatars.evaluation.judges import Judges
 from lightning_avatars.evaluation.passport import difference
-from lightning_avatars.evaluation.reconstructions import Judges, score_sets
+from lightning_avatars.evaluation.reconstructions import score_sets
 from lightning_avatars.evaluation.samples import RealPictures, real_pictures, score_pictures, score_samples
 from tests.conf.training import game
 from tests.evaluation.arrays import LABELS, Arrays, Quadrants, Translator, noise, silent, tiny_data

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_avatars.evaluation.reconstructions import Judges, held_out, score_sets
+from lightning_avatars.evaluation.judges import Judges
+from lightning_avatars.evaluation.reconstructions import held_out, score_sets
 from lightning_avatars.evaluation.scores import Result
 from lightning_avatars.images import to_bytes, to_float
 from tests.conf.domains import Exposure, domain_data

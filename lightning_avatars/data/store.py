@@ -20,6 +20,7 @@ from PIL import Image
 
 from lightning_avatars.data.cache import cache_root, file_hash, writing
 from lightning_avatars.data.splits import SPLITS, assign, check_shares
+from lightning_avatars.data.workers import check_imported
 from lightning_avatars.data.writer import CONTENTS, SUMS, StoreWriter
 
 if TYPE_CHECKING:
@@ -143,6 +144,7 @@ def build(dataset: FaceDataset, resolution: int, raw_limit: int = RAW_LIMIT) -> 
     directory = cache_root() / "data" / f"{folder}-{resolution}-{key[:12]}"
     if directory.exists() and damage(directory) is None:
         return Store(directory)
+    check_imported()
     with writing(directory.parent):
         directory.parent.mkdir(parents=True, exist_ok=True)
         lock = acquire(directory.with_name(f"{directory.name}.lock"))

@@ -9,6 +9,8 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.console import Console
@@ -19,15 +21,35 @@ from lightning_avatars.launch import end_after
 T = TypeVar("T")
 R = TypeVar("R")
 
+GUARD = 'put what it runs below `if __name__ == "__main__":`, for processes that prepare pictures import it'
+
 
 def cores() -> int:
     """Count the processor cores this process may use."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
-def process_pool() -> ProcessPoolExecutor:
-    """Make a pool of fresh processes, for forking one that runs torch can hang; they end when their parent does."""
-    return ProcessPoolExecutor(cores(), multiprocessing.get_context("spawn"), initializer=live_with_parent)
+@contextmanager
+def process_pool() -> Iterator[ProcessPoolExecutor]:
+    """Lend a pool of fresh processes, for forking one that runs torch can hang; they end when their parent does.
+
+    Raises:
+        RuntimeError: A process has ended before its work was done.
+    """
+    try:
+        with ProcessPoolExecutor(cores(), multiprocessing.get_context("spawn"), initializer=live_with_parent) as pool:
+            yield pool
+    except BrokenProcessPool as error:
+        raise RuntimeError(
+            f"a process that prepares pictures has ended too soon: in a script of your own, {GUARD}; elsewhere, look "
+            "whether memory ran out"
+        ) from error
+
+
+def check_imported() -> None:
+    """Raise where this process still imports the script of its parent, which waits for it and may hold a lock."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise RuntimeError(f"pictures are prepared where a script is only imported: {GUARD}")
 
 
 def live_with_parent() -> None:

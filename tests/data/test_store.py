@@ -253,3 +253,11 @@ def test_the_tables_are_what_the_note_says():
     assert contents["dataset"] == "noise & more" and contents["fingerprint"] == {"count": 60}
     assert contents["sizes"]["images.npy"] == 128 + 60 * 3 * 8 * 8
     assert np.load(store.directory / "images.npy", allow_pickle=False).shape == (60, 3, 8, 8)
+
+
+def test_a_process_that_imports_an_unguarded_script_does_not_wait_for_its_parents_lock(monkeypatch, tmp_path):
+    log = tmp_path / "log"
+    monkeypatch.setattr(multiprocessing.current_process(), "_inheriting", True, raising=False)
+    with pytest.raises(RuntimeError, match="where a script is only imported: put what it runs below `if __name__"):
+        build(Noise(log=log), 8)
+    assert not log.exists()

@@ -1,7 +1,11 @@
 """Work in order, a bounded way ahead, and nothing left running."""
 
 import itertools
+import os
+import subprocess
+import sys
 from concurrent.futures import Future
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -48,6 +52,23 @@ def test_an_error_in_the_work_arrives_and_cancels_the_rest():
     with pytest.raises(ZeroDivisionError):
         list(in_order(pool, lambda x: 1 // (3 - x), range(100)))
     assert all(future.cancelled() for future in pool.futures[4:])
+
+
+def test_a_script_that_is_not_guarded_is_told_to_be(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from lightning_avatars.data.workers import in_order, process_pool\n"
+        "with process_pool() as pool:\n"
+        "    print(list(in_order(pool, abs, [-1, 2])))\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    ended = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1 and ended.stdout == ""
+    assert ended.stderr.splitlines()[-1] == (
+        "RuntimeError: a process that prepares pictures has ended too soon: in a script of your own, put what it runs "
+        'below `if __name__ == "__main__":`, for processes that prepare pictures import it; elsewhere, look whether '
+        "memory ran out"
+    )
 
 
 @pytest.mark.parametrize("watched", [False, True])

@@ -243,11 +243,6 @@ class Autoencoding(LatentModule):
         if self.compiled:
             self.network.compile()
 
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        if self.learning_rate is not None:
-            for group in self.trainer.optimizers[0].param_groups:
-                group["lr"] = self.learning_rate(self.images_seen)
-
     @property
     def noise_rank(self) -> int:
         return 0  # bottlenecks draw for all processes' images and cut out their own

@@ -233,11 +233,6 @@ class Autoregressive(GenerativeModule):
         side = mirrored(data.seed, position).astype(np.int64) if data.horizontal_flip else 0
         return batch | {"codes": torch.from_numpy(self.codes[row, side].astype(np.int64))}
 
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        if self.learning_rate is not None:
-            for group in self.trainer.optimizers[0].param_groups:
-                group["lr"] = self.learning_rate(self.images_seen)
-
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         draws = self.begin(batch)
         labels = batch["labels"] if self.conditional else None

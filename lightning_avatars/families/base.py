@@ -18,6 +18,7 @@ from lightning_avatars.latents import Prior
 from lightning_avatars.memory import Need
 from lightning_avatars.networks.autoencoder import Autoencoder
 from lightning_avatars.networks.base import Generator
+from lightning_avatars.schedules import Schedule
 from lightning_avatars.seeding import Draws, reseed, uniform_at
 
 LABEL_ROWS = 4096  # training pictures whose labels a checkpoint keeps
@@ -38,6 +39,8 @@ class FaceModule(LightningModule):
     Args:
         seed: Seed of every draw that training makes.
     """
+
+    learning_rate: Schedule | None = None  # over images, of the only optimizer; its own where there is none
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
@@ -93,6 +96,11 @@ class FaceModule(LightningModule):
         local, world = len(batch["image"]), self.trainer.world_size
         start = self.global_rank * local
         return Draws(self.seed, self.images_seen, local * world, start, start + local, self.device)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        if self.learning_rate is not None:
+            for group in self.trainer.optimizers[0].param_groups:
+                group["lr"] = self.learning_rate(self.images_seen)
 
     def log_latest(self) -> None:
         """Log the latest losses when the loggers' turn has come: Lightning needs half a millisecond for each number."""

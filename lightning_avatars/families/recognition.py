@@ -3,46 +3,36 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
-from torch.optim import AdamW, Optimizer
 
 from lightning_avatars.data.batches import Batch
-from lightning_avatars.families.base import FaceModule
+from lightning_avatars.families.perception import Perception, degraded
 from lightning_avatars.images import to_float
 from lightning_avatars.networks.recognizer import RecognitionNet, save_recognizer
 from lightning_avatars.objectives.recognition import correct, label_losses, probabilities
-from lightning_avatars.schedules import Schedule
 from lightning_avatars.seeding import Draws
 
 SHIFT = 2  # pixels
-NOISE = 0.1  # largest standard deviation, of a range of 2
 
 
-class Recognition(FaceModule):
+class Recognition(Perception):
     """A network that learns to name attributes from images that are made imperfect as generated ones are.
 
     Args:
         network: Images to logits.
-        optimizer: Makes the optimizer.
-        learning_rate: Learning rate over images; the optimizer's own by default.
-        seed: Seed of every draw that training makes.
+        kwargs: Of ``Perception``.
     """
 
-    def __init__(
-        self,
-        network: RecognitionNet,
-        optimizer: OptimizerCallable = AdamW,
-        learning_rate: Schedule | None = None,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(seed)
+    network: RecognitionNet
+
+    def __init__(self, network: RecognitionNet, **kwargs: Any) -> None:  # noqa: ANN401
         if not network.label_names:
             raise ValueError("a recogniser needs labels to learn: give data that has some, and network.label_names")
-        self.network, self.optimizer, self.learning_rate = network, optimizer, learning_rate
+        super().__init__(network, **kwargs)
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
@@ -52,23 +42,10 @@ class Recognition(FaceModule):
                 f"{', '.join(self.network.label_names)}: make them the same"
             )
 
-    def configure_optimizers(self) -> Optimizer:
-        return self.optimizer(self.network.parameters())
-
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        if self.learning_rate is not None:
-            for group in self.trainer.optimizers[0].param_groups:
-                group["lr"] = self.learning_rate(self.images_seen)
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        draws = self.begin(batch)
+    def loss(self, batch: Batch, draws: Draws) -> Tensor:
         logits = self.network(imperfect(to_float(batch["image"]), draws)).float()
         losses = label_losses(logits, batch["labels"], self.network.label_names)
-        loss = torch.stack(list(losses.values())).mean()
-        self.images_seen += draws.total
-        self.latest["train/loss"] = loss.detach()
-        self.log_latest()
-        return loss
+        return torch.stack(list(losses.values())).mean()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.score(batch, "val")
@@ -96,15 +73,6 @@ class Recognition(FaceModule):
 def imperfect(x: Tensor, draws: Draws) -> Tensor:
     """Shift each image by a few pixels, blur half of them by up to half their resolution, and add some noise."""
     return degraded(shifted(x, (draws.uniform("shift", 2) * (2 * SHIFT + 1)).long()), draws)
-
-
-def degraded(x: Tensor, draws: Draws) -> Tensor:
-    """Blur half of the images, N C H W in [-1, 1], by up to half their resolution, and add some noise."""
-    half = F.interpolate(x, scale_factor=0.5, mode="bilinear", antialias=True)
-    blurred = F.interpolate(half, x.shape[-2:], mode="bilinear")
-    blur, noise = (draws.uniform(name, 1, 1, 1) for name in ("blur", "noise level"))
-    x = x.lerp(blurred, (2 * blur - 1).clamp(min=0))
-    return x + NOISE * (2 * noise - 1).clamp(min=0) * draws.normal("noise", *x.shape[1:])
 
 
 def shifted(x: Tensor, offsets: Tensor) -> Tensor:

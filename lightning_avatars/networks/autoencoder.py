@@ -1,11 +1,15 @@
-"""What autoencoders look like to everyone else."""
+"""What autoencoders look like to everyone else, and what those of a grid of latents share."""
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 from torch import Tensor, nn
+
+from lightning_avatars.networks.layers.bottlenecks import Bottleneck
+from lightning_avatars.networks.layers.quantizers import Quantizer
 
 
 class Reconstruction(NamedTuple):
@@ -52,24 +56,66 @@ class Autoencoder(nn.Module, ABC):
         """Turn standard normal numbers, N x latent_dim, into latents as the prior has them."""
 
 
-class QuantizedAutoencoder(Autoencoder):
-    """An autoencoder whose latents are words of a codebook, one for each place.
+class GridAutoencoder(Autoencoder):
+    """An autoencoder whose latents lie on a grid: an encoder, a bottleneck and a decoder, one after the other.
 
     Args:
-        latent_dim: Length of the latents of an image, all places laid out in a row.
-        codebook: Number of words.
-        places: Height and width of the grid of words.
+        grid: Channels, height and width of the latents.
         label_dim: Length of the label vectors; 0 for an unconditional network.
     """
 
-    def __init__(self, latent_dim: int, codebook: int, places: tuple[int, int], label_dim: int = 0) -> None:
-        super().__init__(latent_dim, label_dim)
-        self.codebook, self.places = codebook, places
+    encoder: nn.Module  # images and labels to features, N F h w
+    bottleneck: Bottleneck
+    decoder: nn.Module  # latents, N D h w, and labels to the likelihood's parameters
 
-    @abstractmethod
+    def __init__(self, grid: tuple[int, int, int], label_dim: int = 0) -> None:
+        super().__init__(math.prod(grid), label_dim)
+        self.grid = grid
+
+    @property
+    def between(self) -> Bottleneck:
+        """What makes latents of features."""
+        return self.bottleneck
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Reconstruction:
+        latents, *said = self.between(self.encoder(x, labels))
+        return Reconstruction(self.decoder(latents, labels), *said)
+
+    def encode(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        return self.between.mean(self.encoder(x, labels)).flatten(1)
+
+    def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        output: Tensor = self.decoder(latents.reshape(-1, *self.grid), labels)
+        return output
+
+    def from_normal(self, noise: Tensor) -> Tensor:
+        return self.between.from_normal(noise.reshape(-1, *self.grid)).flatten(1)
+
+
+class QuantizedAutoencoder(GridAutoencoder):
+    """An autoencoder whose latents are words of a codebook, one for each place of the grid.
+
+    Args:
+        grid: Length of the words, height and width of the grid.
+        codebook: Number of words.
+        label_dim: Length of the label vectors; 0 for an unconditional network.
+    """
+
+    quantizer: Quantizer
+
+    def __init__(self, grid: tuple[int, int, int], codebook: int, label_dim: int = 0) -> None:
+        super().__init__(grid, label_dim)
+        self.codebook, self.places = codebook, grid[1:]
+
+    @property
+    def between(self) -> Bottleneck:
+        return self.quantizer
+
     def encode_codes(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return the words' numbers of images, N h w, whole numbers below ``codebook``."""
+        return self.quantizer.codes(self.encoder(x, labels))
 
-    @abstractmethod
     def decode_codes(self, codes: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return the likelihood's parameters for the words' numbers, N h w."""
+        output: Tensor = self.decoder(self.quantizer.embed(codes), labels)
+        return output

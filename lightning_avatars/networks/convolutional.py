@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from lightning_avatars.networks.autoencoder import Autoencoder, QuantizedAutoencoder, Reconstruction
+from lightning_avatars.networks.autoencoder import GridAutoencoder, QuantizedAutoencoder
 from lightning_avatars.networks.layers.bottlenecks import Bottleneck, DiagonalGaussian
 from lightning_avatars.networks.layers.labels import LabelEmbedding
 from lightning_avatars.networks.layers.normalization import LayerNorm2d
@@ -142,7 +142,7 @@ class ConvolutionalDecoder(nn.Module):
         return output
 
 
-class ConvolutionalAutoencoder(Autoencoder):
+class ConvolutionalAutoencoder(GridAutoencoder):
     """An autoencoder of strided convolutions.
 
     Labels are added to the encoder's first features and joined to the decoder's latents, so that latents need not tell
@@ -159,6 +159,8 @@ class ConvolutionalAutoencoder(Autoencoder):
         max_width: Channels are never more than this.
         blocks: Residual blocks on either side of the bottleneck.
     """
+
+    decoder: ConvolutionalDecoder
 
     def __init__(
         self,
@@ -178,8 +180,8 @@ class ConvolutionalAutoencoder(Autoencoder):
                 f"ConvolutionalAutoencoder has continuous latents, but its bottleneck is a {type(bottleneck).__name__}"
                 ": use lightning_avatars.networks.convolutional.QuantizedConvolutionalAutoencoder"
             )
-        super().__init__(bottleneck.width * grid**2, label_dim)
-        self.bottleneck, self.shape = bottleneck, (bottleneck.width, grid, grid)
+        super().__init__((bottleneck.width, grid, grid), label_dim)
+        self.bottleneck = bottleneck
         sizes = (grid, width, max_width, blocks)
         self.encoder = ConvolutionalEncoder(resolution, channels, label_dim, bottleneck.features, *sizes)
         outputs = channels * parameters_per_channel
@@ -191,20 +193,6 @@ class ConvolutionalAutoencoder(Autoencoder):
         if not isinstance(first, nn.ConvTranspose2d):
             return None
         return first.weight[: self.latent_dim].flatten(1).T
-
-    def forward(self, x: Tensor, labels: Tensor | None = None) -> Reconstruction:
-        latents, rates, losses, codes, log_ratio = self.bottleneck(self.encoder(x, labels))
-        return Reconstruction(self.decoder(latents, labels), rates, losses, codes, log_ratio)
-
-    def encode(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        return self.bottleneck.mean(self.encoder(x, labels)).flatten(1)
-
-    def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
-        output: Tensor = self.decoder(latents.reshape(-1, *self.shape), labels)
-        return output
-
-    def from_normal(self, noise: Tensor) -> Tensor:
-        return self.bottleneck.from_normal(noise.reshape(-1, *self.shape)).flatten(1)
 
 
 class QuantizedConvolutionalAutoencoder(QuantizedAutoencoder):
@@ -234,30 +222,9 @@ class QuantizedConvolutionalAutoencoder(QuantizedAutoencoder):
         max_width: int = 256,
         blocks: int = 2,
     ) -> None:
-        super().__init__(quantizer.width * grid**2, quantizer.codebook, (grid, grid), label_dim)
-        self.quantizer, self.shape = quantizer, (quantizer.width, grid, grid)
+        super().__init__((quantizer.width, grid, grid), quantizer.codebook, label_dim)
+        self.quantizer = quantizer
         sizes = (grid, width, max_width, blocks)
         self.encoder = ConvolutionalEncoder(resolution, channels, label_dim, quantizer.features, *sizes)
         outputs = channels * parameters_per_channel
         self.decoder = ConvolutionalDecoder(resolution, outputs, label_dim, quantizer.width, *sizes)
-
-    def forward(self, x: Tensor, labels: Tensor | None = None) -> Reconstruction:
-        latents, rates, losses, codes, log_ratio = self.quantizer(self.encoder(x, labels))
-        return Reconstruction(self.decoder(latents, labels), rates, losses, codes, log_ratio)
-
-    def encode(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        return self.quantizer.mean(self.encoder(x, labels)).flatten(1)
-
-    def encode_codes(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        return self.quantizer.codes(self.encoder(x, labels))
-
-    def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
-        output: Tensor = self.decoder(latents.reshape(-1, *self.shape), labels)
-        return output
-
-    def decode_codes(self, codes: Tensor, labels: Tensor | None = None) -> Tensor:
-        output: Tensor = self.decoder(self.quantizer.embed(codes), labels)
-        return output
-
-    def from_normal(self, noise: Tensor) -> Tensor:
-        return self.quantizer.from_normal(noise.reshape(-1, *self.shape)).flatten(1)

@@ -79,6 +79,21 @@ def stage_widths(resolution: int, width: int, max_width: int, widths: list[int] 
     return widths
 
 
+def stages(sizes: list[int], blocks: int, expansion: int, group_width: int) -> nn.ModuleList:
+    """Residual blocks of each resolution."""
+    total = blocks * len(sizes)
+    return nn.ModuleList(
+        nn.Sequential(*(Residual(size, expansion, group_width, total) for _ in range(blocks))) for size in sizes
+    )
+
+
+def transitions(sizes: list[int]) -> nn.ModuleList:
+    """What changes the number of channels between two resolutions, where it changes."""
+    return nn.ModuleList(
+        convolution(before, after) if before != after else nn.Identity() for before, after in pairwise(sizes)
+    )
+
+
 class R3GANGenerator(Generator):
     """A learned 4 x 4 basis weighted by the latent, grown to an image by residual stages.
 
@@ -110,18 +125,12 @@ class R3GANGenerator(Generator):
     ) -> None:
         super().__init__(latent_dim, label_dim)
         sizes = stage_widths(resolution, width, max_width, widths)
-        total = blocks * len(sizes)
         inputs = latent_dim * (2 if label_dim else 1)
         self.embedding = LabelEmbedding(label_dim, latent_dim) if label_dim else None
         self.basis = nn.Parameter(torch.randn(sizes[0], 4, 4))
         self.modulation = nn.Linear(inputs, sizes[0], bias=False)
         nn.init.normal_(self.modulation.weight, std=inputs**-0.5)
-        self.stages = nn.ModuleList(
-            nn.Sequential(*(Residual(size, expansion, group_width, total) for _ in range(blocks))) for size in sizes
-        )
-        self.transitions = nn.ModuleList(
-            convolution(before, after) if before != after else nn.Identity() for before, after in pairwise(sizes)
-        )
+        self.stages, self.transitions = stages(sizes, blocks, expansion, group_width), transitions(sizes)
         self.output = convolution(sizes[-1], channels)
 
     @property
@@ -167,14 +176,8 @@ class R3GANDiscriminator(Discriminator):
     ) -> None:
         super().__init__(label_dim)
         sizes = stage_widths(resolution, width, max_width, widths)[::-1]
-        total = blocks * len(sizes)
         self.input = convolution(channels, sizes[0])
-        self.stages = nn.ModuleList(
-            nn.Sequential(*(Residual(size, expansion, group_width, total) for _ in range(blocks))) for size in sizes
-        )
-        self.transitions = nn.ModuleList(
-            convolution(before, after) if before != after else nn.Identity() for before, after in pairwise(sizes)
-        )
+        self.stages, self.transitions = stages(sizes, blocks, expansion, group_width), transitions(sizes)
         self.basis = nn.Parameter(torch.randn(sizes[-1], 4, 4) / 4)
         self.head = ProjectionHead(sizes[-1], label_dim)
 

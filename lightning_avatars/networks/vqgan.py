@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad, scaled_dot_product_attention, silu
 
-from lightning_avatars.networks.autoencoder import Autoencoder, QuantizedAutoencoder, Reconstruction
+from lightning_avatars.networks.autoencoder import GridAutoencoder, QuantizedAutoencoder
 from lightning_avatars.networks.layers.bottlenecks import Bottleneck, DiagonalGaussian
 from lightning_avatars.networks.layers.labels import LabelEmbedding
 from lightning_avatars.networks.layers.quantizers import Quantizer, VectorQuantizer
@@ -219,7 +219,7 @@ def layout(resolution: int, width: int, multipliers: Sequence[int], blocks: int)
     return [width * multiplier for multiplier in multipliers], resolution >> halvings
 
 
-class KLAutoencoder(Autoencoder):
+class KLAutoencoder(GridAutoencoder):
     """An autoencoder with a grid of continuous latents (Rombach et al. 2022, Sec. 3.1).
 
     Args:
@@ -253,26 +253,11 @@ class KLAutoencoder(Autoencoder):
                 "lightning_avatars.networks.vqgan.VQGAN"
             )
         widths, side = layout(resolution, width, multipliers, blocks)
-        super().__init__(bottleneck.width * side**2, label_dim)
-        self.grid = (bottleneck.width, side, side)
+        super().__init__((bottleneck.width, side, side), label_dim)
         self.encoder = Encoder(resolution, channels, label_dim, bottleneck.features, widths, blocks, attention)
         self.bottleneck = bottleneck
         outputs = channels * parameters_per_channel
         self.decoder = Decoder(resolution, outputs, label_dim, bottleneck.width, widths, blocks, attention)
-
-    def forward(self, x: Tensor, labels: Tensor | None = None) -> Reconstruction:
-        latents, *said = self.bottleneck(self.encoder(x, labels))
-        return Reconstruction(self.decoder(latents, labels), *said)
-
-    def encode(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        return self.bottleneck.mean(self.encoder(x, labels)).flatten(1)
-
-    def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
-        output: Tensor = self.decoder(latents.reshape(-1, *self.grid), labels)
-        return output
-
-    def from_normal(self, noise: Tensor) -> Tensor:
-        return self.bottleneck.from_normal(noise.reshape(-1, *self.grid)).flatten(1)
 
 
 class VQGAN(QuantizedAutoencoder):
@@ -304,30 +289,8 @@ class VQGAN(QuantizedAutoencoder):
     ) -> None:
         quantizer = VectorQuantizer() if quantizer is None else quantizer
         widths, side = layout(resolution, width, multipliers, blocks)
-        super().__init__(quantizer.width * side**2, quantizer.codebook, (side, side), label_dim)
-        self.grid = (quantizer.width, side, side)
+        super().__init__((quantizer.width, side, side), quantizer.codebook, label_dim)
         self.encoder = Encoder(resolution, channels, label_dim, quantizer.features, widths, blocks, attention)
         self.quantizer = quantizer
         outputs = channels * parameters_per_channel
         self.decoder = Decoder(resolution, outputs, label_dim, quantizer.width, widths, blocks, attention)
-
-    def forward(self, x: Tensor, labels: Tensor | None = None) -> Reconstruction:
-        latents, *said = self.quantizer(self.encoder(x, labels))
-        return Reconstruction(self.decoder(latents, labels), *said)
-
-    def encode(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        return self.quantizer.mean(self.encoder(x, labels)).flatten(1)
-
-    def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
-        output: Tensor = self.decoder(latents.reshape(-1, *self.grid), labels)
-        return output
-
-    def from_normal(self, noise: Tensor) -> Tensor:
-        return self.quantizer.from_normal(noise.reshape(-1, *self.grid)).flatten(1)
-
-    def encode_codes(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        return self.quantizer.codes(self.encoder(x, labels))
-
-    def decode_codes(self, codes: Tensor, labels: Tensor | None = None) -> Tensor:
-        output: Tensor = self.decoder(self.quantizer.embed(codes), labels)
-        return output

@@ -32,8 +32,8 @@ class TinyWords(QuantizedAutoencoder):
     """
 
     def __init__(self, resolution: int = 8, channels: int = 3, label_dim: int = 0, grid: int = 4) -> None:
-        super().__init__(channels * grid**2, 2**channels, (grid, grid), label_dim)
-        self.size, self.channels, self.grid = resolution // grid, channels, grid
+        super().__init__((channels, grid, grid), 2**channels, label_dim)
+        self.size, self.channels = resolution // grid, channels
         self.brightness = nn.Parameter(torch.tensor(0.5))
         self.calls = 0
 
@@ -50,7 +50,7 @@ class TinyWords(QuantizedAutoencoder):
 
     def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         self.seen(labels)
-        squares = latents.unflatten(1, (self.channels, self.grid, self.grid))
+        squares = latents.unflatten(1, self.grid)
         return self.brightness * F.interpolate(squares, scale_factor=self.size)
 
     def from_normal(self, noise: Tensor) -> Tensor:

@@ -9,16 +9,8 @@ from typing import Literal
 
 from lightning_avatars.data.artwork import draw_many, versions
 from lightning_avatars.data.avataaars import AVATAAARS, FIXED
-from lightning_avatars.data.avatars import (
-    check_background,
-    check_count,
-    choose,
-    chosen_groups,
-    draw_all,
-    one_hot,
-    options_of,
-)
-from lightning_avatars.data.base import FaceDataset, Picture
+from lightning_avatars.data.avatars import Avatars, choose, draw_all, one_hot, options_of
+from lightning_avatars.data.base import Picture
 
 EXPRESSIONS: dict[str, dict[str, str]] = {  # values of groups of ``AVATAAARS``; no two share all that is seen
     "neutral": {"eyes": "normal", "eyebrows": "flat", "mouth": "serious"},
@@ -31,7 +23,7 @@ EXPRESSIONS: dict[str, dict[str, str]] = {  # values of groups of ``AVATAAARS``;
 }
 
 
-class AvatarExpressions(FaceDataset):
+class AvatarExpressions(Avatars):
     """Curated avatars, each person in several expressions; all else about a person stays the same.
 
     An expression sets eyes, eyebrows and mouth together. Nobody wears sunglasses, for they would hide the eyes. All
@@ -58,20 +50,13 @@ class AvatarExpressions(FaceDataset):
         background: str = "#ffffff",
         split: tuple[float, float, float] | Literal["standard"] = (0.7, 0.15, 0.15),
     ) -> None:
-        super().__init__(split)
-        check_count(count)
-        check_background(background)
-        self.count, self.seed, self.background = count, seed, background
+        super().__init__(count, "avataaars", seed, attributes, background, split)
         self.expressions = chosen_expressions(expressions)
-        self.groups = {"expression": list(self.expressions), **chosen_groups("avataaars", attributes)}
+        self.groups = {"expression": list(self.expressions), **self.groups}
 
     @property
     def name(self) -> str:
         return "avatar_expressions"
-
-    @property
-    def label_names(self) -> list[str]:
-        return [f"{group}={value}" for group, values in self.groups.items() for value in values]
 
     def fingerprint(self) -> dict[str, object]:
         return {

@@ -102,6 +102,24 @@ def statuses(processes: list[BaseProcess]) -> list[int | None]:
     return found
 
 
+def killed_and_whole(arguments: list[str], folder: Path) -> list[Path]:
+    """Train as two processes, one of which is killed before the run goes on, and unharmed; return the runs' folders."""
+    folders = [folder / name for name in ("killed", "whole")]
+    for one in folders:
+        one.mkdir()
+    processes = start(arguments, folders[0], 2)
+    wait_until(lambda: saved(folders[0]), processes)
+    processes[1].kill()
+    assert statuses(processes)[1] == -signal.SIGKILL
+    assert [statuses(start(arguments, one, 2)) for one in folders] == [[0, 0], [0, 0]]
+    return folders
+
+
+def saved(folder: Path) -> list[Path]:
+    """List the checkpoints of the runs in a folder, the newest last."""
+    return sorted(folder.glob("runs/*/*/checkpoints/images_*.ckpt"))
+
+
 def checkpoints(folder: Path) -> list[str]:
     """Name the files in a run's folder of checkpoints."""
     return sorted(path.name for path in (folder / "checkpoints").glob("*"))

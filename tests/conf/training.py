@@ -63,6 +63,20 @@ def fit(
     return trainer
 
 
+def silent_trainer(folder: Path, **options: Any) -> Trainer:
+    """Make a trainer of one epoch that writes and shows nothing."""
+    return Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+        **options,
+    )
+
+
 def checkpoint_of(folder: Path, *arguments: str) -> Path:
     """Train a game on one batch of tiny faces through the command line; return its checkpoint."""
     quick = ["--run.images", "8", "--quality.enabled", "false", "--preview.every", "0"]

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
-import os
-import socket
 from functools import partial
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 
 from lightning_avatars.families.autoencoder import Autoencoding
 from lightning_avatars.images import to_float
@@ -21,6 +17,7 @@ from lightning_avatars.objectives.likelihoods import Bernoulli, DiscretizedLogis
 from lightning_avatars.schedules import Linear
 from lightning_avatars.seeding import Draws
 from tests.conf.faults import equal
+from tests.conf.processes import join, start_two
 from tests.conf.training import fit, weights
 
 CPU = torch.device("cpu")
@@ -383,11 +380,7 @@ def test_a_codebook_larger_than_the_data_supports_is_an_error_before_training(tm
 
 def work(rank, port, folder):
     """Train every autoencoder as one of two processes of Lightning's own DDP and keep the weights."""
-    os.environ |= {
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": "2", "GROUP_RANK": "0", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "test",
-    }  # fmt: skip
-    torch.set_num_threads(1)
+    join(rank, port)
     for name, make in MODULES.items():
         learner = make()
         fit(learner, folder / f"{name}_{rank}", IMAGES, devices=2, strategy="ddp")
@@ -400,11 +393,7 @@ IMAGES = 80
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    multiprocessing.set_forkserver_preload(["lightning_avatars.cli"])
-    mp.start_processes(work, (port, folder), 2, start_method="forkserver")
+    start_two(work, folder)
     return folder
 
 

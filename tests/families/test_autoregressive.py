@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import shutil
-import signal
-import socket
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 import yaml
-from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import FSDPStrategy
 from torch.utils.data import DataLoader
 
@@ -32,9 +27,10 @@ from lightning_avatars.networks.recognizer import RecognitionNet
 from lightning_avatars.networks.sequence import TokenSampling, log_likelihood
 from lightning_avatars.networks.transformer import Transformer
 from lightning_avatars.objectives.likelihoods import DiscretizedLogistic, Gaussian
-from tests.conf.faults import equal, start, statuses, training_state, wait_until
+from tests.conf.faults import equal, killed_and_whole, saved, training_state
+from tests.conf.processes import join, start_two
 from tests.conf.tiny import TinyFaces
-from tests.conf.training import checkpoint_of, fit, game, weights
+from tests.conf.training import checkpoint_of, fit, game, silent_trainer, weights
 from tests.conf.words import PRIOR, TinyWords, first_stage, first_stage_file, prior
 
 
@@ -160,10 +156,7 @@ def test_kept_codes_are_those_of_the_batches_pictures(tmp_path):
 def test_without_data_of_ours_codes_are_those_of_each_batch(tmp_path):
     image, labels = torch.randint(0, 256, (4, 8, 3, 8, 8), dtype=torch.uint8), torch.zeros(8, 0)
     module = prior()
-    trainer = Trainer(
-        max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, default_root_dir=tmp_path,
-    )  # fmt: skip
+    trainer = silent_trainer(tmp_path)
     before = module.first_stage.network.calls
     trainer.fit(module, DataLoader([{"image": some, "labels": labels} for some in image], batch_size=None))
     assert module.codes is None and module.first_stage.network.calls == before + 4 and module.images_seen == 32
@@ -302,23 +295,15 @@ def test_memory_is_told_before_training_without_touching_anything(tmp_path):
 
 def work(rank: int, port: int, folder: Path) -> None:
     """Train as one of two processes of Lightning's own DDP and keep the weights."""
-    os.environ |= {
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": "2", "GROUP_RANK": "0", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "test",
-        "LIGHTNING_AVATARS_CACHE": str(folder / "cache"),
-    }  # fmt: skip
-    torch.set_num_threads(1)
+    join(rank, port)
+    os.environ["LIGHTNING_AVATARS_CACHE"] = str(folder / "cache")
     module = prior(conditional=True, label_dropout=0.3)
     fit(module, folder / f"run_{rank}", 160, devices=2, strategy="ddp", data=data(horizontal_flip=True))
     torch.save((weights(module), torch.from_numpy(module.codes.astype("int64"))), folder / f"{rank}.pt")
 
 
 def test_two_processes_equal_one_and_share_the_work_of_computing_codes(tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    multiprocessing.set_forkserver_preload(["lightning_avatars.cli"])
-    mp.start_processes(work, (port, tmp_path), 2, start_method="forkserver")
+    start_two(work, tmp_path)
     alone = prior(conditional=True, label_dropout=0.3)
     begin = weights(alone).clone()
     fit(alone, tmp_path / "alone", 160, data=data(horizontal_flip=True))
@@ -332,20 +317,9 @@ def test_two_processes_equal_one_and_share_the_work_of_computing_codes(tmp_path)
 def test_two_processes_that_are_killed_go_on_as_if_they_had_not_been(words, tmp_path):
     arguments = ["fit", "-c", PRIOR, "--model.first_stage", str(words), "--trainer.devices", "2", "--resume", "auto"]
     arguments += ["--run.images", "480", "--run.validate_every", "240", "--run.save_every", "40"]
-    folders = [tmp_path / "killed", tmp_path / "whole"]
-    for folder in folders:
-        folder.mkdir()
-    processes = start(arguments, folders[0], 2)
-    wait_until(lambda: saved(folders[0]), processes)
-    processes[1].kill()
-    assert statuses(processes)[1] == -signal.SIGKILL
-    assert [statuses(start(arguments, folder, 2)) for folder in folders] == [[0, 0], [0, 0]]
+    folders = killed_and_whole(arguments, tmp_path)
     states = [training_state(saved(folder)[-1]) for folder in folders]
     assert equal(*states) and states[0]["state_dict"]["_extra_state"]["images_seen"] == 480
-
-
-def saved(folder):
-    return sorted(folder.glob("runs/*/*/checkpoints/images_*.ckpt"))
 
 
 def test_modules_without_words_are_no_first_stages():

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import socket
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from lightning.pytorch import Trainer
 from torch.optim import SGD
 
@@ -23,6 +19,7 @@ from lightning_avatars.schedules import Linear, Steps
 from lightning_avatars.seeding import Draws
 from lightning_avatars.strategies import PhaseDDP
 from lightning_avatars.warm_start import start_from
+from tests.conf.processes import join, start_two
 from tests.conf.tiny import TinyFaces
 from tests.conf.training import fit, weights
 
@@ -60,11 +57,7 @@ def test_a_resumed_run_is_the_same_run(tmp_path, name, stop):
 
 def work(rank: int, port: int, folder: Path) -> None:
     """Train every kind as one of two processes and keep the weights."""
-    os.environ |= {
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": "2", "GROUP_RANK": "0", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "test",
-    }  # fmt: skip
-    torch.set_num_threads(1)
+    join(rank, port)
     for name, make in KINDS.items():
         module = make()
         fit(module, folder / f"{name}_{rank}", 144, devices=2, strategy=PhaseDDP())
@@ -74,11 +67,7 @@ def work(rank: int, port: int, folder: Path) -> None:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    multiprocessing.set_forkserver_preload(["lightning_avatars.cli"])  # imported once, not by each process
-    mp.start_processes(work, (port, folder), 2, start_method="forkserver")
+    start_two(work, folder)
     return folder
 
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import socket
 from collections import defaultdict
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 
 from lightning_avatars.families.adversarial import Adversarial
 from lightning_avatars.objectives.adversarial import NonSaturating, Wasserstein
@@ -19,6 +15,7 @@ from lightning_avatars.strategies import PhaseDDP
 from lightning_avatars.terms.clipping import WeightClip
 from lightning_avatars.terms.paths import PathLength
 from tests.conf.autoencoders import vaegan_game, vqgan_game
+from tests.conf.processes import join, start_two
 from tests.conf.training import fit, game, weights
 from tests.conf.translation import GAMES as TRANSLATIONS
 from tests.conf.translation import data_for, paired_game, styled
@@ -58,11 +55,7 @@ IMAGES = defaultdict(lambda: 160, styled=80)  # 20 batches; ten where instance n
 
 def work(rank: int, port: int, folder: Path) -> None:
     """Train every game as one of two processes and keep the weights."""
-    os.environ |= {
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": "2", "GROUP_RANK": "0", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "test",
-    }  # fmt: skip
-    torch.set_num_threads(1)
+    join(rank, port)
     for name, make in GAMES.items():
         module = make()
         data = data_for(PICTURES[name]) if name in PICTURES else None
@@ -73,11 +66,7 @@ def work(rank: int, port: int, folder: Path) -> None:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    multiprocessing.set_forkserver_preload(["lightning_avatars.cli"])  # imported once, not by each process
-    mp.start_processes(work, (port, folder), 2, start_method="forkserver")
+    start_two(work, folder)
     return folder
 
 

@@ -1,8 +1,5 @@
 """Recognition learns, counts images, and makes images imperfect without depending on the number of processes."""
 
-import signal
-
-import lightning as L
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -13,7 +10,8 @@ from lightning_avatars.families.recognition import SHIFT, Recognition, imperfect
 from lightning_avatars.networks.recognizer import RecognitionNet
 from lightning_avatars.schedules import Linear
 from lightning_avatars.seeding import Draws
-from tests.conf.faults import equal, start, statuses, training_state, wait_until
+from tests.conf.faults import equal, killed_and_whole, saved, training_state
+from tests.conf.training import silent_trainer
 
 NAMES = ["tone=dark", "tone=light", "Red"]
 
@@ -31,19 +29,6 @@ def batches(count, size=16):
     return DataLoader(made, batch_size=None)
 
 
-def trainer(tmp_path, **options):
-    return L.Trainer(
-        accelerator="cpu",
-        max_epochs=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=tmp_path,
-        **options,
-    )
-
-
 def module(**options):
     torch.manual_seed(0)
     return Recognition(RecognitionNet(16, 3, NAMES, width=8), **options)
@@ -51,25 +36,25 @@ def module(**options):
 
 def test_it_learns_and_logs_an_accuracy_per_group(tmp_path):
     recognition = module(optimizer=lambda p: torch.optim.Adam(p, lr=3e-3))
-    runs = trainer(tmp_path)
+    runs = silent_trainer(tmp_path)
     runs.fit(recognition, batches(60), batches(4))
     assert set(runs.callback_metrics) == {"step", "train/loss", "val/accuracy", "val/accuracy/tone", "val/accuracy/Red"}
     assert runs.callback_metrics["val/accuracy"] > 0.95
     assert recognition.images_seen == 960
-    (tested,) = trainer(tmp_path).test(recognition, batches(4), verbose=False)
+    (tested,) = silent_trainer(tmp_path).test(recognition, batches(4), verbose=False)
     assert tested["test/accuracy"] == pytest.approx((tested["test/accuracy/tone"] + tested["test/accuracy/Red"]) / 2)
 
 
 def test_the_clock_survives_a_checkpoint(tmp_path):
     recognition, other = module(), module()
-    trainer(tmp_path).fit(recognition, batches(3))
+    silent_trainer(tmp_path).fit(recognition, batches(3))
     other.load_state_dict(recognition.state_dict())
     assert other.images_seen == 48
 
 
 def test_the_learning_rate_follows_images(tmp_path):
     recognition = module(learning_rate=Linear(0.1, 0.0, last=160))
-    runs = trainer(tmp_path)
+    runs = silent_trainer(tmp_path)
     runs.fit(recognition, batches(6))
     assert runs.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.05)  # five batches seen before the last
 
@@ -83,7 +68,7 @@ def test_other_labels_than_the_data_has_are_an_error(tmp_path, monkeypatch):
     monkeypatch.setenv("LIGHTNING_AVATARS_CACHE", str(tmp_path))
     data = FaceData(Avatars(20, attributes=["skin"]), resolution=16, batch_size=4)
     with pytest.raises(ValueError, match=r"data's labels are skin=pale.*network\.label_names are tone=dark"):
-        trainer(tmp_path).fit(module(), data)
+        silent_trainer(tmp_path).fit(module(), data)
 
 
 def test_shifts_move_each_image_by_its_own_offset():
@@ -109,17 +94,6 @@ def test_two_processes_of_lightnings_own_ddp_that_are_killed_go_on_as_if_they_ha
     further += ["--model.network.width", "4", "--trainer.accelerator", "cpu", "--trainer.devices", "2"]
     further += ["--trainer.logger", "false", "--run.images", "480", "--run.validate_every", "240"]
     arguments = ["fit", "--model", "recognition", *further, "--run.save_every", "40", "--resume", "auto"]
-    folders = [tmp_path / "killed", tmp_path / "whole"]
-    for folder in folders:
-        folder.mkdir()
-    processes = start(arguments, folders[0], 2)
-    wait_until(lambda: saved(folders[0]), processes)
-    processes[1].kill()
-    assert statuses(processes)[1] == -signal.SIGKILL
-    assert [statuses(start(arguments, folder, 2)) for folder in folders] == [[0, 0], [0, 0]]
+    folders = killed_and_whole(arguments, tmp_path)
     states = [training_state(saved(folder)[-1]) for folder in folders]
     assert equal(*states) and states[0]["state_dict"]["_extra_state"]["images_seen"] == 480
-
-
-def saved(folder):
-    return sorted(folder.glob("runs/*/*/checkpoints/images_*.ckpt"))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import signal
 
-import lightning as L
 import numpy as np
 import pytest
 import torch
@@ -18,9 +16,10 @@ from lightning_avatars.families.segmentation import Segmentation
 from lightning_avatars.metrics.extractors.segmenter import load_segmenter
 from lightning_avatars.networks.segmenter import SegmentationNet
 from lightning_avatars.schedules import Linear
-from tests.conf.faults import equal, start, statuses, training_state, wait_until
+from tests.conf.faults import equal, killed_and_whole, saved, start, statuses, training_state
 from tests.conf.tiny import TinyFaces
 from tests.conf.tiny_maps import PARTS, TinyMaps, discs
+from tests.conf.training import silent_trainer
 
 
 def batches(count, size=16):
@@ -31,19 +30,6 @@ def batches(count, size=16):
     return DataLoader(made, batch_size=None)
 
 
-def trainer(tmp_path, **options):
-    return L.Trainer(
-        accelerator="cpu",
-        max_epochs=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=tmp_path,
-        **options,
-    )
-
-
 def module(names=PARTS, **options):
     torch.manual_seed(0)
     return Segmentation(SegmentationNet(16, 3, names, width=4, halvings=2), **options)
@@ -51,7 +37,7 @@ def module(names=PARTS, **options):
 
 def test_it_learns_and_logs_accuracy_and_iou_of_each_part(tmp_path):
     segmentation = module(learning_rate=Linear(0.01, 0.0, last=960))
-    runs = trainer(tmp_path)
+    runs = silent_trainer(tmp_path)
     runs.fit(segmentation, batches(60), batches(4))
     ious = {f"val/iou/{name}" for name in PARTS}
     assert set(runs.callback_metrics) == {"step", "train/loss", "val/accuracy", "val/miou", *ious}
@@ -59,14 +45,14 @@ def test_it_learns_and_logs_accuracy_and_iou_of_each_part(tmp_path):
         runs.callback_metrics["val/accuracy"] > 0.92 and runs.callback_metrics["val/miou"] > 0.8
     )  # from 0.66 and 0.22
     assert segmentation.images_seen == 960
-    (tested,) = trainer(tmp_path).test(segmentation, batches(4), verbose=False)
+    (tested,) = silent_trainer(tmp_path).test(segmentation, batches(4), verbose=False)
     assert tested["test/miou"] == pytest.approx(np.mean([tested[f"test/iou/{name}"] for name in PARTS]))
     assert tested["test/miou"] == pytest.approx(float(runs.callback_metrics["val/miou"])), "nothing is left of before"
 
 
 def test_it_leaves_weights_that_name_the_same_pixels(tmp_path):
     segmentation = module(optimizer=lambda p: torch.optim.Adam(p, lr=1e-2))
-    trainer(tmp_path).fit(segmentation, batches(20))
+    silent_trainer(tmp_path).fit(segmentation, batches(20))
     segmenter = load_segmenter(tmp_path / "segmenter.safetensors", PARTS)
     (batch,) = batches(1)
     assert (segmenter(batch["image"]) != segmentation.eval().label_maps(batch)).float().mean() < 0.005
@@ -74,7 +60,7 @@ def test_it_leaves_weights_that_name_the_same_pixels(tmp_path):
 
 def test_the_clock_survives_a_checkpoint_and_scores_are_not_part_of_it(tmp_path):
     segmentation, other = module(), module()
-    trainer(tmp_path).fit(segmentation, batches(3), batches(1))
+    silent_trainer(tmp_path).fit(segmentation, batches(3), batches(1))
     state = segmentation.state_dict()
     other.load_state_dict(state)
     assert other.images_seen == 48 and not any(name.startswith("scores") for name in state)
@@ -84,14 +70,14 @@ def test_scoring_changes_no_weight(tmp_path):
     states = []
     for further in ([], [batches(2)]):
         one = module()
-        trainer(tmp_path, val_check_interval=1).fit(one, batches(4), *further)
+        silent_trainer(tmp_path, val_check_interval=1).fit(one, batches(4), *further)
         states.append(one.state_dict())
     assert equal(*states)
 
 
 def test_the_learning_rate_follows_images(tmp_path):
     segmentation = module(learning_rate=Linear(0.1, 0.0, last=160))
-    runs = trainer(tmp_path)
+    runs = silent_trainer(tmp_path)
     runs.fit(segmentation, batches(6))
     assert runs.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.05)  # five batches seen before the last
 
@@ -110,15 +96,15 @@ def cache(tmp_path, monkeypatch):
 def test_other_parts_than_the_data_has_are_an_error_before_training(tmp_path, cache):
     data = FaceData(TinyMaps(), resolution=16, batch_size=4)
     with pytest.raises(ValueError, match=r"data's parts are background, dark, light, but .* are background, hat"):
-        trainer(tmp_path).fit(module(["background", "hat"]), data)
+        silent_trainer(tmp_path).fit(module(["background", "hat"]), data)
     with pytest.raises(ValueError, match="make them the same"):
-        trainer(tmp_path).test(module([*reversed(PARTS)]), data)
+        silent_trainer(tmp_path).test(module([*reversed(PARTS)]), data)
 
 
 def test_data_without_label_maps_are_an_error_before_training(tmp_path, cache, capsys, monkeypatch):
     data = FaceData(TinyFaces(), resolution=16, batch_size=4)
     with pytest.raises(ValueError, match=r"data's parts are none: they have no label maps"):
-        trainer(tmp_path).fit(module(), data)
+        silent_trainer(tmp_path).fit(module(), data)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stop:
         main(["fit", "--model", "segmentation", "--data.dataset", "tests.conf.tiny.TinyFaces"])
@@ -129,10 +115,6 @@ def test_data_without_label_maps_are_an_error_before_training(tmp_path, cache, c
 FIT = ["fit", "--model", "segmentation", "--data.dataset", "tests.conf.tiny_maps.TinyMaps", "--data.resolution", "16"]
 FIT += ["--data.batch_size", "8", "--data.horizontal_flip", "true", "--model.network.width", "4"]
 FIT += ["--model.network.halvings", "2", "--trainer.accelerator", "cpu", "--trainer.logger", "false"]
-
-
-def saved(folder):
-    return sorted(folder.glob("runs/*/*/checkpoints/images_*.ckpt"))
 
 
 def scores(folder):
@@ -155,22 +137,10 @@ def test_the_command_line_trains_scores_writes_and_predicts(tmp_path, monkeypatc
     assert np.asarray(Image.open(written[0])).shape == (16, 16) and np.asarray(Image.open(written[0])).max() < 3
 
 
-def folders(tmp_path, *names):
-    made = [tmp_path / name for name in names]
-    for folder in made:
-        folder.mkdir()
-    return made
-
-
 def test_two_processes_that_are_killed_go_on_as_if_they_had_not_been(tmp_path):
     pair = [*FIT, "--run.images", "240", "--run.validate_every", "240", "--run.save_every", "40"]
     pair += ["--trainer.devices", "2", "--resume", "auto"]
-    killed, whole = folders(tmp_path, "killed", "whole")
-    processes = start(pair, killed, 2)
-    wait_until(lambda: saved(killed), processes)
-    processes[1].kill()
-    assert statuses(processes)[1] == -signal.SIGKILL
-    assert [statuses(start(pair, folder, 2)) for folder in (killed, whole)] == [[0, 0], [0, 0]]
+    killed, whole = killed_and_whole(pair, tmp_path)
     states = [training_state(saved(folder)[-1]) for folder in (killed, whole)]
     assert equal(*states) and states[0]["state_dict"]["_extra_state"]["images_seen"] == 240
     assert scores(killed)[-1] == scores(whole)[-1]
@@ -179,7 +149,9 @@ def test_two_processes_that_are_killed_go_on_as_if_they_had_not_been(tmp_path):
 def test_two_processes_train_and_score_as_one(tmp_path):
     further = [*FIT, "--run.images", "80", "--run.validate_every", "80"]
     further += ["--trainer.precision", "64-true"]  # in float32 a ReLU is turned off by rounding now and then
-    one, two = folders(tmp_path, "one", "two")
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.mkdir()
+    two.mkdir()
     assert statuses(start(further, one)) == [0]
     assert statuses(start([*further, "--trainer.devices", "2"], two, 2)) == [0, 0]
     single, pair = (training_state(saved(folder)[-1])["state_dict"] for folder in (one, two))

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 from itertools import pairwise
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-spec = importlib.util.spec_from_file_location(
-    "sensitivity", Path(__file__).parents[1] / "experiments/sensitivity/sensitivity.py"
-)
-sensitivity = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(sensitivity)
+from experiments.sensitivity import sensitivity
+from experiments.sensitivity.distortions import DISTORTIONS, distort, levels, redden
 
 LEVELS = ["0", "1", "2", "3"]
 OPTIONS = {"blur": 0.5, "noise": 5.0, "jpeg": 90.0, "colour": 5.0}
@@ -43,14 +38,14 @@ def test_verdicts_of_a_score_that_should_rise_and_of_one_that_should_fall(values
 def test_each_level_is_further_from_the_picture_and_the_first_is_the_picture(name):
     y, x = np.mgrid[:32, :32]
     image = torch.from_numpy(np.stack([100 + 60 * ((x // 8 + y // 8) % 2), 4 * x + 40, 4 * y + 40]).astype(np.uint8))
-    made = [sensitivity.distort(name, level, image[None], 0).double() for level in sensitivity.DISTORTIONS[name].levels]
+    made = [distort(name, level, image[None], 0).double() for level in DISTORTIONS[name].levels]
     errors = [float((m - image).square().mean()) for m in made]
     assert errors[0] == 0 and all(a < b for a, b in pairwise(errors))
 
 
 def test_a_shift_of_red_by_40_adds_40_to_red_alone():
     image = torch.full((1, 3, 4, 4), 100, dtype=torch.uint8)
-    assert sensitivity.redden(image, 40.0, 0)[0, :, 0, 0].tolist() == [140, 100, 100]
+    assert redden(image, 40.0, 0)[0, :, 0, 0].tolist() == [140, 100, 100]
 
 
 @pytest.fixture
@@ -67,7 +62,7 @@ def faces(monkeypatch):
 def test_pictures_that_are_chosen_are_as_many_as_they_should_be(faces):
     found = {(name, level): index for name, level, index in faces.choices()}
     assert {len(index) for index in found.values()} == {160}
-    for level, kinds in zip(sensitivity.levels("modes"), (20, 15, 10, 5, 2), strict=True):
+    for level, kinds in zip(levels("modes"), (20, 15, 10, 5, 2), strict=True):
         index = found["modes", level]
         assert len(np.unique(index)) == 160 and len(np.unique(index % 20)) == kinds
     assert [len(np.unique(found["duplicates", str(k)])) for k in (1, 2, 4, 8, 16)] == [160, 80, 40, 20, 10]

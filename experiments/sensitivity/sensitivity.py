@@ -8,24 +8,22 @@ What an extractor says of the pictures is kept in the cache folder, so that a ru
 from __future__ import annotations
 
 import gc
-import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
-from math import ceil
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from jsonargparse import auto_cli
-from PIL import Image
 from torch import Tensor
-from torchvision.transforms.functional import gaussian_blur
 
 from experiments.machine import hardware
 from experiments.pages import fill
+from experiments.sensitivity.distortions import DISTORTIONS, distort, levels, share
+from experiments.sensitivity.tables import details, summary
 from lightning_avatars.data.avatars import Avatars
 from lightning_avatars.data.base import FaceData
 from lightning_avatars.data.celeba import CelebA
@@ -37,7 +35,7 @@ from lightning_avatars.evaluation.passport import device_name, versions
 from lightning_avatars.evaluation.real import BLOCK, Against, Real
 from lightning_avatars.evaluation.statistics import cached
 from lightning_avatars.evaluation.track import on_screen
-from lightning_avatars.images import save_sheet, to_picture
+from lightning_avatars.images import save_sheet
 from lightning_avatars.metrics.extractors.base import Description, Extractor
 from lightning_avatars.metrics.extractors.inception import Inception
 from lightning_avatars.metrics.extractors.onnx_face import OnnxFace
@@ -55,60 +53,9 @@ HERE = Path(__file__).parent
 RESULTS, PAGE = HERE / "results.json", HERE / "README.md"
 CPU = torch.device("cpu")
 OTHERS = 1000  # held-out pictures that copies are told from
-Index = npt.NDArray[np.int64]
-
-
-class Distortion(NamedTuple):
-    """What is done to pictures."""
-
-    unit: str
-    levels: list[str]  # the first is none
-    apply: Callable[[Tensor, float, int], Tensor] | None = None  # of bytes, a level, a seed; None: others are chosen
-
-
-def blur(images: Tensor, level: float, seed: int) -> Tensor:
-    """Blur by a Gaussian."""
-    return to_bytes(gaussian_blur(images.float(), 2 * ceil(3 * level) + 1, level))
-
-
-def noise(images: Tensor, level: float, seed: int) -> Tensor:
-    """Add normal noise to every value, the same at all levels but for its size."""
-    return to_bytes(images + level * torch.randn(images.shape, generator=torch.Generator().manual_seed(seed)))
-
-
-def jpeg(images: Tensor, level: float, seed: int) -> Tensor:
-    """Write and read JPEGs, their colours at half the resolution as is the rule."""
-    return torch.stack([one_jpeg(image, int(level)) for image in images])
-
-
-def one_jpeg(image: Tensor, quality: int) -> Tensor:
-    """Write and read one JPEG."""
-    file = io.BytesIO()
-    to_picture(image).save(file, "jpeg", quality=quality)
-    return torch.from_numpy(np.asarray(Image.open(file)).transpose(2, 0, 1).copy())
-
-
-def redden(images: Tensor, level: float, seed: int) -> Tensor:
-    """Add to the red channel."""
-    return to_bytes(images + level * torch.tensor([1.0, 0, 0])[:, None, None])
-
-
-def to_bytes(images: Tensor) -> Tensor:
-    """Round and clamp grey levels."""
-    return images.round().clamp(0, 255).to(torch.uint8)
-
-
-DISTORTIONS = {
-    "blur": Distortion("sigma in pixels", ["0", "0.5", "1", "2", "4"], blur),
-    "noise": Distortion("standard deviation in grey levels", ["0", "5", "10", "20", "40"], noise),
-    "jpeg": Distortion("quality", ["none", "90", "60", "30", "10"], jpeg),
-    "colour": Distortion("grey levels added to red", ["0", "5", "10", "20", "40"], redden),
-    "modes": Distortion("share of the modes that is kept", ["100%", "75%", "50%", "25%", "10%"]),
-    "duplicates": Distortion("times that each picture is there", ["1", "2", "4", "8", "16"]),
-    "copier": Distortion("share of training pictures", ["0%", "25%", "50%", "75%", "100%"]),
-}
 BOX = (0.0864, 0.1362, 0.9078, 0.9576)  # as in configs/extractor/arcface.yaml
 LOWER = {"fd", "kd", "fid", "kid", "mse", "lpips_alex", "lpips_vgg", "copied"}  # better; of all others, higher
+Index = npt.NDArray[np.int64]
 
 
 def sensitivity(
@@ -213,22 +160,6 @@ class Faces:
         for level in levels("copier"):
             copies = round(self.count * share(level))
             yield "copier", level, np.concatenate([self.train[:copies], self.chosen[copies:]])
-
-
-def levels(distortion: str) -> list[str]:
-    """Levels of a distortion, the first of which is none."""
-    return DISTORTIONS[distortion].levels
-
-
-def share(level: str) -> float:
-    """Turn ``25%`` into 0.25."""
-    return float(level.rstrip("%")) / 100
-
-
-def distort(name: str, level: str, images: Tensor, seed: int) -> Tensor:
-    """Distort pictures; at the first level they stay as they are."""
-    apply = DISTORTIONS[name].apply
-    return images if apply is None or level == levels(name)[0] else apply(images, float(level), seed)
 
 
 def describe(extractor: Extractor, pictures: StorePictures, name: str, level: str, seed: int) -> Description:
@@ -404,56 +335,6 @@ def add(results: dict[str, Any], data: str, part: str, found: Rows, faces: Faces
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     fill(PAGE, "summary", summary(results))
     fill(PAGE, "values", details(results))
-
-
-def parts(results: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield a title for each part of the results."""
-    for data, found in sorted(results.items()):
-        for name, part in sorted(found.items()):
-            passport = part["passport"]
-            yield f"{data}, {name}: {passport['images']} pictures, {passport['references']} references", part
-
-
-def summary(results: dict[str, Any]) -> str:
-    """Write what each metric sees."""
-    lines = []
-    for title, part in parts(results):
-        passport, heads = part["passport"], ["metric", *DISTORTIONS]
-        kept = ", ".join(f"{found:.0%}" for found in passport["pictures_in_kept_modes"].values())
-        lines += [
-            f"### {title}\n",
-            f"Seed {passport['seed']}; {passport['hardware']}; the modes that are kept hold {kept} of the pictures.\n",
-            f"| {' | '.join(heads)} |",
-            "|---" * len(heads) + "|",
-        ]
-        for kind, found in part["rows"].items():
-            cells = [found[name]["verdict"] if name in found else "" for name in DISTORTIONS]
-            lines.append(f"| `{kind}` | {' | '.join(cells)} |")
-        lines.append("")
-    return "\n".join(lines)
-
-
-def details(results: dict[str, Any]) -> str:
-    """Write all values."""
-    lines = []
-    for title, part in parts(results):
-        lines += [
-            f"### {title}\n",
-            "| metric | distortion | levels | values | interval at none | verdict |",
-            "|---" * 6 + "|",
-        ]
-        for kind, found in part["rows"].items():
-            for name, row in found.items():
-                known = [" / ".join(levels(name)), " / ".join(map(number, row["values"]))]
-                ends = " … ".join(map(number, row["interval"]))
-                lines.append(f"| `{kind}` | {name} | {known[0]} | {known[1]} | {ends} | {row['verdict']} |")
-        lines.append("")
-    return "\n".join(lines)
-
-
-def number(value: float) -> str:
-    """Write three digits."""
-    return f"{value:.3g}"
 
 
 if __name__ == "__main__":

@@ -301,13 +301,13 @@ class DeepBeliefNetwork(LatentModule):
         machine = self.network.machine(depth - 1)
         chain_draws = self.draws(self.chains) if self.chains else draws
         fantasies, share = self.fantasies(machine, states[-1], depth - 1, chain_draws)
-        gap = machine.free_energy(states[-1]).mean() - machine.free_energy(fantasies).sum() * share
+        contrast = machine.free_energy(states[-1]).mean() - machine.free_energy(fantasies).sum() * share
         if not together:
-            return {"free_energy_gap": gap}
+            return {"contrast": contrast}
         dreams = self.network.down(fantasies, depth, chain_draws)
         wake = torch.stack([self.network.generative(i, *pair).mean() for i, pair in enumerate(pairwise(states))])
         sleep = torch.stack([self.network.recognised(i, *pair).sum() for i, pair in enumerate(pairwise(dreams))])
-        return {"free_energy_gap": gap, "wake": -wake.sum(), "sleep": -sleep.sum() * share}
+        return {"contrast": contrast, "wake": -wake.sum(), "sleep": -sleep.sum() * share}
 
     def fantasies(self, machine: BoltzmannMachine, v: Tensor, level: int, draws: Noise) -> tuple[Tensor, float]:
         """Move this process's chains; return their visible states and what each counts in a mean over all."""
@@ -365,7 +365,7 @@ class DeepBeliefNetwork(LatentModule):
         self.report("test")
 
     def report(self, stage: str) -> None:
-        """Log what held-out pictures are to the network, and what training pictures are."""
+        """Log what held-out pictures are to the network, and how far above training pictures' their free energy is."""
         add_up(self.totals)
         free_energy, log_weight, error = (self.totals[:3] / self.totals[3]).tolist()
         pictures, index = self.training_pictures(COMPARED)

@@ -103,9 +103,9 @@ def test_machines_train_one_after_the_other(tmp_path):
     alone = [(depth, trained, losses) for level, depth, trained, losses in seen if level < 2]
     for i, (depth, trained, losses) in enumerate(alone):
         machine = f"machines.{i // 6}"
-        assert depth == i // 6 + 1 and trained == {machine, f"{machine}.visible"} and losses == {"free_energy_gap"}
+        assert depth == i // 6 + 1 and trained == {machine, f"{machine}.visible"} and losses == {"contrast"}
     everything = {"machines.0", "machines.0.visible", "machines.1", "machines.1.visible", "recognition.0"}
-    assert seen[-1][1:] == (2, everything, {"free_energy_gap", "wake", "sleep"})
+    assert seen[-1][1:] == (2, everything, {"contrast", "wake", "sleep"})
 
 
 def test_a_machine_is_frozen_as_its_average_with_its_own_weights_going_up(tmp_path):

@@ -46,6 +46,7 @@ class Way:
 def ways_of(module: Translation, to: str | list[str] | None, labels: str | None, recognizer: str | None) -> list[Way]:
     """Look up what is asked for; raise where the module does not know it."""
     asked = [] if to is None else [to] if isinstance(to, str) else to
+    check_apart(asked)
     if not isinstance(module, AttributeTranslation) and (labels or recognizer):
         raise ValueError(
             "--labels and --recognizer say what pictures show whose attributes are changed: leave them out"
@@ -68,6 +69,18 @@ def ways_of(module: Translation, to: str | list[str] | None, labels: str | None,
     if asked:
         raise ValueError(f"this model translates one way only, so that it can't obey --to {asked[0]}: leave it out")
     return [Way("translated")]
+
+
+def check_apart(asked: list[str]) -> None:
+    """Raise where results of two translations would be called the same."""
+    known: dict[str, str] = {}
+    for text in asked:
+        slug = Way(text).slug
+        if slug in known:
+            raise ValueError(
+                f"--to names {known[slug]!r} and {text!r}, whose results would be called the same: give one"
+            )
+        known[slug] = text
 
 
 def recognizer_of(module: Translation) -> Extractor | None:

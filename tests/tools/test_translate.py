@@ -228,6 +228,8 @@ def test_pictures_of_quite_another_size_than_was_trained_on_are_said(given, caps
     [
         ("Domain", ["given"], "say by --to which way: day or night"),
         ("Domain", ["given", "--to", "dya"], "--to dya: this model translates to day"),
+        ("Domain", ["given", "--to", "[day, night, day]"], "--to names 'day' and 'day', whose results would be called"),
+        ("Attribute", ["given", "--to", "[large, large=0, large]"], "--to names 'large' and 'large', whose results"),
         ("Domain", ["given", "--to", "day", "--labels", "large"], "leave them out"),
         ("OneWay", ["given", "--to", "night"], "--to night: this model translates to day"),
         ("OneWay", ["given", "--tile", "6"], "--tile must be a multiple of 4 for this model, got 6: take 8"),

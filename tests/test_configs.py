@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ArgumentParser
 
 from lightning_avatars import shipped
 from lightning_avatars.checkpoints import export_weights
@@ -131,7 +131,7 @@ def test_a_prior_takes_words_and_places_from_its_first_stage(data, conditional, 
 
 
 def test_a_prior_without_a_first_stage_asks_for_one(celeba):
-    with pytest.raises(ArgumentError, match="first_stage"):
+    with pytest.raises(ValueError, match=r"give --model\.first_stage a checkpoint"):
         build("vqgan_prior", "mnist32", celeba)
 
 

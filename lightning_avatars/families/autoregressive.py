@@ -39,7 +39,7 @@ class Autoregressive(GenerativeModule):
 
     Args:
         first_stage: Checkpoint or exported weights of an autoencoder with a codebook, such as one of ``vqvae`` or
-            ``vqgan``; in Python also the module.
+            ``vqgan``, which must be given; in Python also the module.
         network: Makes the network of sequences from the number of words and of codes in an image.
         sampling: How codes are drawn; by default with the network's own probabilities.
         optimizer: Makes the optimizer; parameters that are no matrices are given to it with no weight decay.
@@ -53,7 +53,7 @@ class Autoregressive(GenerativeModule):
 
     def __init__(
         self,
-        first_stage: Path | LatentModule,
+        first_stage: Path | LatentModule | None = None,
         network: Callable[[int, int], SequenceNetwork] = Transformer,
         sampling: TokenSampling | None = None,
         optimizer: OptimizerCallable = AdamW,
@@ -64,6 +64,11 @@ class Autoregressive(GenerativeModule):
         seed: int = 0,
     ) -> None:
         super().__init__(seed)
+        if first_stage is None:
+            raise ValueError(
+                "a prior learns the codes of a first stage: give --model.first_stage a checkpoint or exported "
+                "weights of an autoencoder with a codebook, such as one that vqvae or vqgan trained on the same data"
+            )
         self.first_stage, self.first_stage_config = load_first_stage(first_stage)
         self.network = network(self.first_stage.network.codebook, self.first_stage.places)
         self.average = Average(self.network, average_half_life) if average_half_life else None

@@ -232,6 +232,16 @@ def test_a_checkpoint_of_another_family_and_one_that_is_missing_are_refused_in_a
     assert stop.value.code == 2 and said in error and str(path) in error
 
 
+@pytest.mark.parametrize("model", [["-c", PRIOR], ["--model", "vqgan_prior", "--data", "avatars32"]])
+def test_without_a_first_stage_a_line_says_how_to_give_one(model, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", *model])
+    (error,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("error"))
+    assert stop.value.code == 2 and "give --model.first_stage a checkpoint or exported weights" in error
+    assert not list(tmp_path.glob("runs/*/*"))
+
+
 def test_a_first_stage_of_other_pictures_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"makes images of 3 x 8 x 8, but the data has 3 x 16 x 16"):
         fit(prior(), tmp_path, 8, data=data(resolution=16))

@@ -132,8 +132,8 @@ class Autoregressive(GenerativeModule):
     def sample(self, seeds: Tensor, labels: Tensor | None = None, truncation_psi: float = 1.0) -> Tensor:
         if truncation_psi != 1:
             raise ValueError(
-                f"{type(self).__name__} has no truncation: leave truncation_psi at 1, and set sampling.temperature, "
-                "top_k or nucleus instead"
+                f"{type(self).__name__} has no truncation: leave truncation_psi at 1, and set temperature, top_k or "
+                "nucleus instead"
             )
         if self.conditional:
             labels = self.draw_labels(seeds) if labels is None else labels.to(self.device)

@@ -15,9 +15,11 @@ from rich.progress import track
 from torch import Tensor
 
 from lightning_avatars.checkpoints import load_module
+from lightning_avatars.families.autoregressive import Autoregressive
 from lightning_avatars.families.base import GenerativeModule
 from lightning_avatars.images import save_sheet, to_bytes, to_picture
 from lightning_avatars.labels import assign
+from lightning_avatars.networks.sequence import TokenSampling
 
 
 def sample(
@@ -28,6 +30,10 @@ def sample(
     seeds: list[int] | None = None,
     labels: str | None = None,
     truncation_psi: float = 1.0,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    nucleus: float | None = None,
+    guidance: float | None = None,
     columns: int = 8,
     batch_size: int = 250,
     device: str = "auto",
@@ -42,12 +48,18 @@ def sample(
         seeds: The seeds themselves, in place of ``seed`` and ``count``.
         labels: For conditional models, such as ``hair=curly,accessories=round``; the rest is drawn from the data.
         truncation_psi: Below 1, pictures nearer to the mean one, in networks with truncation.
+        temperature: Of models that draw pictures code by code: below 1, likely codes become likelier. This and the
+            next three are by default as the model was configured.
+        top_k: Of such models: only so many of the likeliest codes are drawn from.
+        nucleus: Of such models: only the likeliest codes that together have this probability are drawn from.
+        guidance: Of such models that learned with and without labels: how much labels count, 1 for no more than in
+            the data.
         columns: Pictures in a row of the sheet.
         batch_size: Pictures made at a time.
         device: ``cpu``, ``cuda``, … or ``auto`` for a GPU where there is one.
 
     Raises:
-        ValueError: the checkpoint makes no pictures, or takes no such labels.
+        ValueError: the checkpoint makes no pictures, takes no such labels, or can't draw so.
     """
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     module = load_module(checkpoint, chosen)
@@ -57,6 +69,7 @@ def sample(
         raise ValueError(f"{checkpoint} makes its pictures of others: use `lightning-avatars translate`")
     if labels is not None and not module.conditional:
         raise ValueError(f"{checkpoint} was trained without labels, so that it can't obey {labels!r}")
+    draw_codes(module, temperature=temperature, top_k=top_k, nucleus=nucleus, guidance=guidance)
     if count < 1 and not seeds:
         raise ValueError(f"count must be at least 1, got {count}")
     wanted = torch.tensor(seeds or range(seed, seed + count))
@@ -76,6 +89,20 @@ def sample(
     sheet = output.with_suffix(".png") if output.suffix == ".zip" else output / "sheet.png"
     save_sheet(torch.cat(shown)[:64], columns, sheet)
     Console(stderr=True).print(f"{len(wanted)} pictures: [bold]{output}[/bold], sheet: [bold]{sheet}[/bold]")
+
+
+def draw_codes(module: GenerativeModule, **options: float | None) -> None:
+    """Let a module draw its codes by those options that are given; raise where it draws none, or not so."""
+    given = {name: value for name, value in options.items() if value is not None}
+    if not given:
+        return
+    if not isinstance(module, Autoregressive):
+        raise ValueError(
+            f"--{next(iter(given))} says how pictures are drawn code by code, which {type(module).__name__} does not "
+            "do: leave it out, or give a checkpoint of a model such as vqgan_prior"
+        )
+    module.sampling = TokenSampling(**vars(module.sampling) | given)
+    module.check()
 
 
 def draw(module: GenerativeModule, seeds: Tensor, labels: str | None, truncation_psi: float) -> Tensor:

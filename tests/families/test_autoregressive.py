@@ -8,10 +8,12 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from lightning.pytorch.strategies import FSDPStrategy
+from PIL import Image
 from torch.utils.data import DataLoader
 
 from lightning_avatars.callbacks.run import Run
@@ -21,7 +23,7 @@ from lightning_avatars.data.base import FaceData
 from lightning_avatars.families.autoencoder import Autoencoding
 from lightning_avatars.families.autoregressive import Autoregressive
 from lightning_avatars.families.recognition import Recognition
-from lightning_avatars.images import to_float
+from lightning_avatars.images import to_bytes, to_float
 from lightning_avatars.networks.convolutional import ConvolutionalAutoencoder
 from lightning_avatars.networks.recognizer import RecognitionNet
 from lightning_avatars.networks.sequence import TokenSampling, log_likelihood
@@ -206,6 +208,50 @@ def test_one_file_is_enough_to_draw(words, tmp_path):
     assert len(list((tmp_path / "drawn").glob("seed_*.png"))) == 2
     config = yaml.safe_load((tmp_path / "run/config.yaml").read_text())
     assert config["model"]["init_args"]["first_stage"] == str(mine), "the run is the one that was asked for"
+
+
+@pytest.fixture(scope="module")
+def drawn_from(words, tmp_path_factory) -> Path:
+    """A prior's checkpoint, that draws from the five likeliest words."""
+    folder = tmp_path_factory.mktemp("prior")
+    arguments = ["--model.first_stage", str(words), "--model.sampling.top_k", "5", "--run.save_every", "0"]
+    main(["fit", "-c", PRIOR, "--trainer.default_root_dir", str(folder), *arguments])
+    return folder / "checkpoints/images_000000064.ckpt"
+
+
+@pytest.mark.parametrize(
+    ("asked", "used"),
+    [
+        ([], {}),
+        (["--temperature", "0.5"], {"temperature": 0.5}),
+        (["--top_k", "1", "--nucleus", "0.9"], {"top_k": 1, "nucleus": 0.9}),
+    ],
+)
+def test_the_command_line_says_how_codes_are_drawn_and_the_rest_is_as_configured(drawn_from, tmp_path, asked, used):
+    main(["sample", str(drawn_from), "--count", "6", "--output", str(tmp_path / "drawn"), *asked])
+    module = load_module(drawn_from)
+    assert module.sampling.top_k == 5
+    module.sampling = TokenSampling(**{"top_k": 5} | used)
+    for seed, image in enumerate(to_bytes(module.sample(torch.arange(6)))):
+        with Image.open(tmp_path / f"drawn/seed_{seed:06d}.png") as picture:
+            assert torch.equal(torch.from_numpy(np.array(picture)).permute(2, 0, 1), image)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (["--temperature", "0"], "temperature must be above 0, got 0.0"),
+        (["--top_k", "0"], "top_k must be at least 1"),
+        (["--nucleus", "1.5"], "nucleus is a probability in (0, 1], got 1.5"),
+        (["--guidance", "2"], "guidance is 2.0, which needs a network that learns to draw without labels too"),
+        (["--truncation_psi", "0.5"], "has no truncation: leave truncation_psi at 1, and set temperature, top_k or"),
+    ],
+)
+def test_ways_to_draw_codes_that_make_no_sense_are_refused_in_a_line(drawn_from, tmp_path, capsys, asked, message):
+    with pytest.raises(SystemExit) as stop:
+        main(["sample", str(drawn_from), "--output", str(tmp_path / "drawn"), *asked])
+    (error,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("error"))
+    assert stop.value.code == 2 and message in error and not (tmp_path / "drawn").exists()
 
 
 def average_of(path: Path) -> float:

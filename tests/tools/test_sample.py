@@ -127,6 +127,8 @@ def test_labels_change_the_pictures(conditional):
         ("plain", ["--seeds", "[4,-3]"], "seeds must be 0 or more, got -3"),
         ("plain", ["--count", "0"], "count must be at least 1, got 0"),
         ("plain", ["--truncation_psi", "0.7"], "TinyGenerator has no truncation"),
+        ("plain", ["--top_k", "5"], "--top_k says how pictures are drawn code by code, which Adversarial does not do"),
+        ("conditional", ["--guidance", "2"], "--guidance says how pictures are drawn code by code"),
     ],
 )
 def test_what_can_not_be_done_is_said_in_a_line(kind, args, message, request, capsys):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from colorsys import hsv_to_rgb
 from pathlib import Path
+from typing import IO
 
 import torch
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from torch import Tensor
 from torchvision.utils import make_grid
+
+MARK = "Software", "lightning-avatars sheet"  # by which a PNG says that it is a sheet
 
 
 def to_float(image: Tensor) -> Tensor:
@@ -44,6 +47,13 @@ def sheet(images: Tensor, columns: int) -> Tensor:
 
 
 def save_sheet(images: Tensor, columns: int, path: Path) -> None:
-    """Write a sheet of images of bytes as a PNG."""
+    """Write a sheet of images of bytes as a PNG that says what it is."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    to_picture(sheet(images, columns)).save(path)
+    said = PngImagePlugin.PngInfo()
+    said.add_text(*MARK)
+    to_picture(sheet(images, columns)).save(path, pnginfo=said)
+
+
+def is_sheet(file: IO[bytes]) -> bool:
+    """Tell whether a PNG is a sheet that ``save_sheet`` wrote, by what stands before its pixels."""
+    return "\0".join(MARK).encode() in file.read(128)

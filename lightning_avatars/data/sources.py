@@ -7,22 +7,27 @@ import json
 import os
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from lightning_avatars.data.cache import cache_root, file_hash, writing
 from lightning_avatars.data.workers import cores, in_order, progress
+from lightning_avatars.images import is_sheet
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 LARGEST_FILE = 512 * 2**20
+SHEET = "sheet.png"  # which tools write beside pictures
 
 
 class Source(ABC):
-    """A place with picture files, told by their suffixes; hidden files are no pictures."""
+    """A place with picture files, told by their suffixes.
+
+    Hidden files are no pictures, nor are the sheets of pictures that tools write beside them.
+    """
 
     @abstractmethod
     def names(self) -> list[str]:
@@ -64,6 +69,7 @@ class Folder(Source):
             folders[:] = [folder for folder in folders if not folder.startswith(".")]
             inside = PurePosixPath(Path(parent).relative_to(self.path).as_posix())
             found += [str(inside / file) for file in files if is_picture(file)]
+        found = without_sheets(found, lambda name: (self.path / name).open("rb"))
         return sorted(complain_if_empty(found, self.path))
 
     def read(self, name: str) -> bytes:
@@ -122,7 +128,8 @@ class Zip(Source):
 def open_zip(path: Path, changed: int, inside: str, process: int) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
     """Open a zip and list its pictures, once per process: a forked one must not share its parent's file."""
     archive = zipfile.ZipFile(path)
-    found = {member.filename: member for member in archive.infolist() if is_picture(member.filename)}
+    members = {member.filename: member for member in archive.infolist() if is_picture(member.filename)}
+    found = {name: members[name] for name in without_sheets(list(members), archive.open)}
     top = f"{path.stem}/" if all(name.startswith(f"{path.stem}/") for name in found) else ""
     found = {
         name.removeprefix(top).removeprefix(inside): found[name]
@@ -137,6 +144,19 @@ def is_picture(name: str) -> bool:
     path = PurePosixPath(name)
     hidden = path.name.startswith(".") or path.parts[0] == "__MACOSX"
     return path.suffix.lower() in SUFFIXES and not hidden
+
+
+def without_sheets(names: list[str], opened: Callable[[str], IO[bytes]]) -> list[str]:
+    """Leave out what is called as tools call their sheets, and is one."""
+
+    def is_one(name: str) -> bool:
+        try:
+            with opened(name) as file:
+                return is_sheet(file)
+        except Exception:  # zipfile raises all there is for broken files, which are rejected by name later
+            return False
+
+    return [name for name in names if PurePosixPath(name).name != SHEET or not is_one(name)]
 
 
 def complain_if_empty(names: list[str], path: Path) -> list[str]:

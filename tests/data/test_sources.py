@@ -3,9 +3,11 @@ import os
 import zipfile
 
 import pytest
+import torch
 
 from lightning_avatars.data import sources
 from lightning_avatars.data.sources import find
+from lightning_avatars.images import save_sheet
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +47,15 @@ def test_a_folder_lists_its_pictures_with_subfolders(tmp_path, files):
 def test_a_zip_lists_the_same(tmp_path, files, top):
     source = find(pack(tmp_path / "faces.zip", {**files, "__MACOSX/a.png": b""} if not top else files, top))
     assert source.names() == NAMES and [source.read(name) for name in NAMES] == [b"1", b"3", b"2"]
+
+
+def test_sheets_that_tools_write_are_no_pictures_and_pictures_of_their_name_are(tmp_path, files):
+    save_sheet(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), 2, tmp_path / "drawn.png")
+    sheet = (tmp_path / "drawn.png").read_bytes()
+    files |= {"sheet.png": sheet, "a/sheet.png": b"4", "a/other_sheet.png": sheet}
+    expected = sorted([*NAMES, "a/sheet.png", "a/other_sheet.png"])
+    assert find(write(tmp_path / "faces", files)).names() == expected
+    assert find(pack(tmp_path / "faces.zip", files)).names() == expected
 
 
 def test_a_top_folder_is_only_left_out_where_all_is_in_it(tmp_path):

@@ -79,6 +79,15 @@ def test_without_attributes_pictures_are_reconstructed(plain, pictures):
     assert sheet.shape == (3, 12, 22) and torch.equal(cell(sheet, 0, 1), expected)
 
 
+def test_of_what_sample_wrote_the_pictures_are_edited_and_not_their_sheet(plain, tmp_path):
+    main(["sample", str(checkpoint_of(tmp_path / "gan")), "--count", "2", "--output", "drawn"])
+    assert Path("drawn/sheet.png").is_file()
+    main(["edit", plain, "drawn"])
+    names = ["seed_000000.png", "seed_000001.png", "sheet.png"]
+    assert sorted(path.name for path in Path("edited").iterdir()) == names
+    assert pixels("edited/sheet.png").shape == (3, 22, 22), "a row for each picture, it and what was made of it"
+
+
 def test_pictures_of_any_size_and_kind_are_cut_and_resized(plain):
     Image.new("L", (40, 20), 200).save("wide.jpg")
     main(["edit", plain, "wide.jpg"])

@@ -97,18 +97,18 @@ class Judged:
         self.counts = torch.zeros(blocks, 2, dtype=torch.int64, device=device)  # images and references of each block
         self.seen: dict[int, Seen] = {}
         self.finite = torch.ones((), device=device)
-        knows = judges.segmenter is not None and first.target is not None
+        knows = judges.segmenter is not None and first.target is not None and first.mask is not None
         self.parts = PartCheck(judges.segmenter, device) if knows and judges.segmenter is not None else None
 
-    def update(self, block: int, found: EvaluationSet, mask: Tensor | None = None) -> None:
-        """Add what was made of a block of pictures; ``mask`` are the pictures' label maps."""
+    def update(self, block: int, found: EvaluationSet) -> None:
+        """Add what was made of a block of pictures."""
         self.finite *= found.images.isfinite().all().to(self.finite)
         made, reference = to_bytes(found.images), found.target if found.reference is None else found.reference
         values = None
         if self.metrics is not None and found.target is not None and len(made):
             values = self.metrics(made, found.target).to(self.device)
-        if self.parts is not None and mask is not None and found.target is not None and len(mask) == len(made):
-            self.parts.update(made, found.target, mask)
+        if self.parts is not None and found.target is not None and found.mask is not None and len(made):
+            self.parts.update(made, found.target, found.mask)
         described = [e(made) for e in self.extractors] if len(made) else []
         references = [e(reference) for e in self.extractors] if reference is not None and len(reference) else []
         self.counts[block] = torch.tensor([len(made), 0 if reference is None else len(reference)])

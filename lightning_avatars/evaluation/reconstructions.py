@@ -85,15 +85,14 @@ def score_sets(
         batch = pictures.batch(where, module.device)
         with seeded(where.start, module.device):
             sets = module.evaluation_sets(batch)
-        return sets | as_they_are(sets) if untranslated else sets, batch
+        return sets | as_they_are(sets) if untranslated else sets
 
-    first, _ = make(slice(0, 1))  # every process must know the sets, also one that has no block
+    first = make(slice(0, 1))  # every process must know the sets, also one that has no block
     blocks = -(-count // block)
     judged = {name: Judged(found, blocks, judges, device) for name, found in first.items()}
     for where in track(list(shares(count, block)) if judged else [], "Scoring what is made of pictures"):
-        sets, batch = make(where)
-        for name, found in sets.items():
-            judged[name].update(where.start // block, found, batch.get("mask"))
+        for name, found in make(where).items():
+            judged[name].update(where.start // block, found)
     for part, training in modes.items():
         part.training = training
     facts = {
@@ -104,7 +103,7 @@ def score_sets(
 
     @lru_cache(maxsize=SEEN)
     def again(number: int) -> dict[str, tuple[Tensor, Tensor]]:
-        sets, _ = make(slice(number * block, min(number * block + block, count)))
+        sets = make(slice(number * block, min(number * block + block, count)))
         return {name: (to_bytes(one.images), one.target) for name, one in sets.items() if one.target is not None}
 
     def look(name: str, index: int) -> tuple[Tensor, Tensor]:

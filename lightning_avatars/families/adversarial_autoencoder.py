@@ -177,7 +177,7 @@ class AdversarialAutoencoder(Adversarial):
         return self.decode(self.encode(to_float(batch["image"]), labels), labels)
 
     def evaluation_sets(self, batch: Batch) -> dict[str, EvaluationSet]:
-        return {"reconstruction": EvaluationSet(self.reconstruct(batch), batch["image"])}
+        return {"reconstruction": EvaluationSet(self.reconstruct(batch), batch["image"], mask=batch.get("mask"))}
 
     def preview(self, batch: Batch) -> dict[str, Tensor]:
         some = Batch({name: values[:SHOWN] for name, values in batch.items()})

@@ -140,7 +140,8 @@ class AttributeTranslation(Translation):
     def evaluation_sets(self, batch: Batch) -> dict[str, EvaluationSet]:
         sets, labels = {}, self.drawn_labels(batch)
         made = self.ordered(to_float(to_bytes(self.translate(batch, labels=labels))))
-        sets["reconstruction"] = EvaluationSet(self.changed(made, batch["labels"]), batch["image"])
+        back = self.changed(made, batch["labels"])
+        sets["reconstruction"] = EvaluationSet(back, batch["image"], mask=batch.get("mask"))
         if "other" in batch:
             images = self.translate(batch, labels=batch["other_labels"])
             sets["counterpart"] = EvaluationSet(images, batch["other"], source=batch["image"])

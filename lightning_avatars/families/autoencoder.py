@@ -173,7 +173,7 @@ class Autoencoding(LatentModule):
         return batch["labels"] if self.conditional else None
 
     def evaluation_sets(self, batch: Batch) -> dict[str, EvaluationSet]:
-        return {"reconstruction": EvaluationSet(self.reconstruct(batch), batch["image"])}
+        return {"reconstruction": EvaluationSet(self.reconstruct(batch), batch["image"], mask=batch.get("mask"))}
 
     def preview(self, batch: Batch) -> dict[str, Tensor]:
         some = Batch({name: values[:32] for name, values in batch.items()})

@@ -31,6 +31,7 @@ class EvaluationSet(NamedTuple):
     target: Tensor | None = None  # bytes, N C H W: what each of them should be (reconstruction, paired translation)
     reference: Tensor | None = None  # bytes, M C H W: what they should be like as a set; by default the targets
     source: Tensor | None = None  # bytes, N C H W: what they were made of, scored too to tell what translation gains
+    mask: Tensor | None = None  # bytes, N 1 H W: label maps of the targets, whose parts the images should show
 
 
 class FaceModule(LightningModule):

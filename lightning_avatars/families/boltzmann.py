@@ -164,7 +164,7 @@ class DeepBeliefNetwork(LatentModule):
 
     def evaluation_sets(self, batch: Batch) -> dict[str, EvaluationSet]:
         images = self.decode(self.encode(to_float(batch["image"])))
-        return {"reconstruction": EvaluationSet(images, batch["image"])}
+        return {"reconstruction": EvaluationSet(images, batch["image"], mask=batch.get("mask"))}
 
     def preview(self, batch: Batch) -> dict[str, Tensor]:
         images = to_float(batch["image"][:32])

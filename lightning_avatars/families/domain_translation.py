@@ -202,7 +202,8 @@ class DomainTranslation(Translation):
             sets[name] = EvaluationSet(images, reference=there, source=here)
             if (after, before) in self.directions.values():
                 back = self.carried(self.ordered(to_float(to_bytes(images))), before)
-                sets[f"{name}_to_{self.domain_names[before]}"] = EvaluationSet(back, here)
+                maps = batch["mask"][batch["domain"] == before] if "mask" in batch else None
+                sets[f"{name}_to_{self.domain_names[before]}"] = EvaluationSet(back, here, mask=maps)
         return sets
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:

@@ -158,7 +158,8 @@ class PairedTranslation(Translation):
     def evaluation_sets(self, batch: Batch) -> dict[str, EvaluationSet]:
         alike = self.source_channels == batch["image"].shape[1]
         source = batch["source"] if alike else None
-        return {"translation": EvaluationSet(self.translate(batch), batch["image"], source=source)}
+        images = self.translate(batch)
+        return {"translation": EvaluationSet(images, batch["image"], source=source, mask=batch.get("mask"))}
 
     def preview(self, batch: Batch) -> dict[str, Tensor]:
         some = Batch({name: values[:SHOWN] for name, values in batch.items()})

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,10 +16,11 @@ from lightning_avatars.callbacks.reconstruction import ReconstructionQuality
 from lightning_avatars.callbacks.run import Run
 from lightning_avatars.cli import main
 from lightning_avatars.data.base import FaceData
+from lightning_avatars.data.domains import AttributeDomains
 from lightning_avatars.evaluation.judges import Judges
 from lightning_avatars.evaluation.reconstructions import held_out, score_sets
 from lightning_avatars.families.base import EvaluationSet
-from lightning_avatars.images import to_float
+from lightning_avatars.images import to_bytes, to_float
 from lightning_avatars.metrics.extractors.recognizer import Recognizer
 from lightning_avatars.metrics.extractors.segmenter import load_segmenter
 from lightning_avatars.networks.recognizer import RecognitionNet, save_recognizer
@@ -86,12 +89,13 @@ def test_a_segmenter_finds_the_parts_in_images_that_show_them(tmp_path):
         def evaluation_sets(self, batch):
             image = batch["image"]
             return {
-                "same": EvaluationSet(to_float(image), image),
-                "other": EvaluationSet(to_float(image.flip(3)), image),
+                "same": EvaluationSet(to_float(image), image, mask=batch["mask"]),
+                "other": EvaluationSet(to_float(image.flip(3)), image, mask=batch["mask"]),
+                "without": EvaluationSet(to_float(image), image),
             }
 
     sets = score_sets(Mirroring(noise(1)), pictures, "test", Judges(segmenter=segmenter), 7, silent)
-    same, other = (one.result.scores for one in sets)
+    same, other, without = (one.result.scores for one in sets)
     real, count = torch.from_numpy(pictures.store.read(pictures.index)), len(pictures)
     true = torch.from_numpy(pictures.store.read(pictures.index, "masks"))
     for scores, images in ((same, real), (other, real.flip(3))):
@@ -102,9 +106,48 @@ def test_a_segmenter_finds_the_parts_in_images_that_show_them(tmp_path):
         accuracy = float((found == true).double().mean())
         assert scores[f"pixel_accuracy_{count}"].value == pytest.approx(accuracy)
         assert scores[f"miou_{count}"].value == pytest.approx(sum(ious) / 3)
+    assert not {f"miou_{count}", f"pixel_accuracy_{count}"} & without.keys() and f"psnr_{count}" in without
     assert other[f"miou_{count}"].floor == same[f"miou_{count}"].value == same[f"miou_{count}"].floor
     facts = sets[0].result.passport["extractors"]["segmenter"]
     assert facts == {"sha256": segmenter.sha256, "resize": segmenter.resize}
+
+
+class Thirds(TinyPairs):
+    """Pairs without a source, a third of which has a label."""
+
+    def __init__(self):
+        super().__init__(COUNT, sources=False)
+
+    @property
+    def label_names(self):
+        return ["third"]
+
+    def pictures(self, resolution):
+        for i, picture in enumerate(super().pictures(resolution)):
+            yield replace(picture, labels=np.array([i % 3 == 0], np.float32))
+
+
+def test_of_domains_with_label_maps_the_way_there_and_back_must_show_the_parts_of_where_it_began(tmp_path):
+    faces = FaceData(AttributeDomains(Thirds(), {"night": "third", "day": "not third"}), resolution=8)
+    faces.prepare_data()
+    faces.setup("test")
+    torch.manual_seed(0)
+    save_segmenter(SegmentationNet(8, 3, PARTS, width=4, halvings=1), tmp_path / "segmenter.safetensors")
+    segmenter, pictures = load_segmenter(tmp_path / "segmenter.safetensors"), held_out(faces, "test", 1000)
+    module = GAMES["cycle"]()
+    module.domain_names = faces.domain_names
+    sets = score_sets(module, pictures, "test", Judges(segmenter=segmenter), 7, silent)
+    found = {one.result.set: one.result.scores for one in sets}
+    for number, name in enumerate(("night_to_day_to_night", "day_to_night_to_day")):
+        index = pictures.index[pictures.store.domains[pictures.index] == number]
+        batch = {"image": torch.from_numpy(pictures.store.read(index)), "domain": torch.full((len(index),), number)}
+        true = torch.from_numpy(pictures.store.read(index, "masks"))
+        back = to_bytes(module.evaluation_sets(batch)[name].images)
+        for images, key in ((back, "value"), (batch["image"], "floor")):
+            accuracy = float((segmenter(images) == true).double().mean())
+            score = found[name][f"pixel_accuracy_{len(index)}"]
+            assert getattr(score, key) == pytest.approx(accuracy, abs=5e-3)
+        assert not [score for score in found[name.rpartition("_to_")[0]] if score.startswith(("pixel", "miou"))]
 
 
 def test_a_segmenter_of_other_parts_is_refused_before_training(tmp_path):

@@ -105,6 +105,43 @@ class Translation(Game):
                 f"data.resolution is {data.resolution}: change it, or let the generator halve less often"
             )
 
+    def check_alike(self, data: FaceData, state: dict[str, Any] | None = None) -> None:
+        """Raise a ValueError where data are of another kind than those that were trained on.
+
+        Args:
+            data: The data.
+            state: Extra state of the weights that are used; by default the module's own.
+        """
+        state = self.get_extra_state() if state is None else state
+        channels = state.get("source_channels", 0)
+        for what, own, theirs in (
+            ("domains", state.get("domain_names", []), data.domain_names),
+            ("label maps", state.get("mask_names", []), data.mask_names),
+            ("labels", state["label_names"] if self.conditional else [], data.label_names),
+            ("sources", [f"{channels} channels"] * (channels > 0), [f"{data.source_channels} channels"]),
+        ):
+            if own and own != theirs:
+                raise ValueError(
+                    f"this model was trained on pictures with {what} ({', '.join(own)}), but those of "
+                    f"{data.dataset.name} have {', '.join(theirs) or 'none'}: name data like that it was trained on"
+                )
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        data = getattr(self.trainer, "datamodule", None)
+        if isinstance(data, FaceData):  # before the weights, whose names and shapes differ too
+            self.check_alike(data, checkpoint["state_dict"]["_extra_state"])
+
+    def on_validation_start(self) -> None:
+        data = getattr(self.trainer, "datamodule", None)
+        if isinstance(data, FaceData):
+            self.check_alike(data)
+
+    def on_test_start(self) -> None:
+        self.on_validation_start()
+
+    def on_predict_start(self) -> None:
+        self.on_validation_start()
+
     @property
     def multiple(self) -> int:
         """Heights and widths that can be translated are multiples of this."""

@@ -34,6 +34,7 @@ from lightning_avatars.evaluation.samples import (
 from lightning_avatars.evaluation.scores import FEWEST, SCHEMA, Result, check_enough, write_results
 from lightning_avatars.families.attribute_translation import AttributeTranslation
 from lightning_avatars.families.base import GenerativeModule
+from lightning_avatars.families.translation import Translation
 from lightning_avatars.matching import data_of
 from lightning_avatars.metrics.extractors.segmenter import load_segmenter
 from lightning_avatars.metrics.lpips import Backbone
@@ -100,7 +101,7 @@ def evaluate(
     module = None if is_folder else load_generator(subject, where)
     if module is not None and data is None and reference is None:
         data = data_of(module.config)
-    if module is not None and not module.samples:
+    if isinstance(module, Translation):
         check_translation(module, reference, data, split, truncation_psi)
     if segmenter is not None and data is None:
         raise ValueError(
@@ -166,28 +167,14 @@ def say_page(page: Path, console: Console) -> None:
 
 
 def check_translation(
-    module: GenerativeModule, reference: Path | None, data: FaceData | None, split: Split, truncation_psi: float
+    module: Translation, reference: Path | None, data: FaceData | None, split: Split, truncation_psi: float
 ) -> None:
     """Raise where a module that translates can't be scored so."""
     if reference is not None or data is None:
         raise ValueError("a model that translates is shown the held-out pictures of a dataset: name it by -c")
     if split != "train" or truncation_psi != 1:
         raise ValueError("--split and --truncation_psi are for models that draw samples, and this one translates")
-    for what, own, theirs in (
-        ("domains", module.domain_names, data.domain_names),
-        ("label maps", module.mask_names, data.mask_names),
-        ("labels", module.label_names if module.conditional else [], data.label_names),
-        (
-            "sources",
-            [f"{module.source_channels} channels"] * (module.source_channels > 0),
-            [f"{data.source_channels} channels"],
-        ),
-    ):
-        if own and own != theirs:
-            raise ValueError(
-                f"this model was trained on pictures with {what} ({', '.join(own)}), but those of {data.dataset.name} "
-                f"have {', '.join(theirs) or 'none'}: name data like that it was trained on by -c"
-            )
+    module.check_alike(data)
 
 
 def score_translation(

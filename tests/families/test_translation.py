@@ -48,6 +48,49 @@ def test_a_resumed_run_is_the_same_run(tmp_path, name):
     assert not torch.equal(weights(whole), weights(GAMES[name]()))
 
 
+class OtherPairs(TinyPairs):
+    """Pairs one of whose parts is called otherwise."""
+
+    @property
+    def mask_names(self):
+        return ["nothing", "disc", "star"]
+
+
+class OtherFaces(TinyFaces):
+    """Faces one of whose labels is called otherwise."""
+
+    @property
+    def label_names(self):
+        return ["colour=red", "colour=blue", "small"]
+
+
+OTHERS = {
+    "paired": (OtherPairs(), {}, r"label maps \(nothing, disc, heart\), but those of .* have nothing, disc, star"),
+    "cycle": (
+        TinyDomains(names=("dusk", "dawn")),
+        {"names": ("dusk", "dawn")},
+        r"domains \(night, day\), but those of .* have dusk, dawn: name data like that",
+    ),
+    "cut": (TinyDomains(names=("day", "night")), {}, r"domains \(night, day\), but those of .* have day, night"),
+    "star": (OtherFaces(), {}, r"labels \(colour=red, colour=blue, large\), but .* have colour=red, .*, small"),
+}
+
+
+@pytest.mark.parametrize("name", GAMES)
+def test_weights_are_not_used_on_data_of_another_kind(tmp_path, name):
+    module, (dataset, given, message) = GAMES[name](), OTHERS[name]
+    trainer = fit(module, tmp_path, 8, data=data_for(name))
+    checkpoint, other = tmp_path / "checkpoints/images_000000008.ckpt", FaceData(dataset, resolution=8, batch_size=8)
+    for stage in ("validate", "test", "predict"):
+        getattr(trainer, stage)(module, data_for(name))
+        with pytest.raises(ValueError, match=message):
+            getattr(trainer, stage)(module, other)
+        with pytest.raises(ValueError, match=message):
+            getattr(trainer, stage)(GAMES[name](**given), other, ckpt_path=checkpoint)
+    with pytest.raises(ValueError, match=message):
+        fit(GAMES[name](**given), tmp_path, 16, ckpt_path=checkpoint, data=other)
+
+
 @pytest.mark.parametrize("name", GAMES)
 def test_chunks_equal_the_whole_batch(tmp_path, name):
     whole, chunked = GAMES[name](), GAMES[name](micro_batch=2)

@@ -36,7 +36,7 @@ class FirstStage(nn.Module):
                 "words, such as one that vqvae or vqgan trained"
             )
         self.network: QuantizedAutoencoder = deepcopy(network)
-        self.likelihood = deepcopy(module.likelihood) if isinstance(module, Autoencoding) else None
+        self.likelihood = deepcopy(module.sampler_likelihood) if isinstance(module, Autoencoding) else None
         self.requires_grad_(False)
         self.eval()
 

@@ -50,7 +50,8 @@ class Autoencoding(LatentModule):
         free_bits: Nats of each level of latents that cost nothing, as means over a batch's images (Kingma et al. 2016,
             Eq. 15, whose groups are levels here).
         conditional: Whether the network is given the labels.
-        average_half_life: Half-life in images of the average of the weights, which all images come from; null for none.
+        average_half_life: Half-life in images of the average of the weights, and of what the likelihood learns, which
+            all images and scores come from; null for none.
         channels_last: Keep convolutions' tensors in channels-last order, which most GPUs and CPUs prefer.
         compile: Compile the network.
         seed: Seed of every draw that training makes.
@@ -78,6 +79,8 @@ class Autoencoding(LatentModule):
         self.likelihood = likelihood
         self.average = Average(network, average_half_life) if average_half_life else None
         self.averaged = self.average is not None
+        learned = any(p.requires_grad for p in likelihood.parameters())
+        self.likelihood_average = Average(likelihood, average_half_life) if average_half_life and learned else None
         self.optimizer, self.learning_rate = optimizer, learning_rate
         self.kl_weight, self.free_bits = kl_weight, free_bits
         self.conditional, self.compiled, self.prior = conditional, compile, Gaussian()
@@ -135,6 +138,14 @@ class Autoencoding(LatentModule):
         averaged: Autoencoder = self.average.average
         return averaged
 
+    @property
+    def sampler_likelihood(self) -> Likelihood:
+        """What the output of ``sampler`` says of images: the average where it learns and there is one."""
+        if self.likelihood_average is None:
+            return self.likelihood
+        averaged: Likelihood = self.likelihood_average.average
+        return averaged
+
     @torch.no_grad()
     def quietly(self, network: Autoencoder, run: Callable[[], Any]) -> Any:  # noqa: ANN401 - whatever ``run`` returns
         """Run a network as it is used, not as it is trained, in full precision."""
@@ -154,7 +165,7 @@ class Autoencoding(LatentModule):
             z = latents
             if truncation_psi != 1:
                 z = self.sampler.from_normal(torch.zeros_like(z)).lerp(z, truncation_psi)
-            return self.likelihood.mean(self.sampler.decode(z, labels))
+            return self.sampler_likelihood.mean(self.sampler.decode(z, labels))
 
         with seeded(0, self.device):
             return self.quietly(self.sampler, run)
@@ -189,7 +200,7 @@ class Autoencoding(LatentModule):
             return None
         ratio = -torch.stack(made.rates).sum(0) if made.log_ratio is None else made.log_ratio  # nothing was drawn
         with torch.no_grad():
-            weights: Tensor = self.likelihood.log_mass(made.output.float(), image) + ratio
+            weights: Tensor = self.sampler_likelihood.log_mass(made.output.float(), image) + ratio
         return weights.unflatten(0, (-1, samples))
 
     def rates(self, batch: Batch, draws: Draws) -> list[Tensor]:
@@ -210,12 +221,10 @@ class Autoencoding(LatentModule):
 
     def sampling_state(self) -> dict[str, Tensor]:
         network = {f"network.{name}": tensor for name, tensor in self.sampler.state_dict().items()}
-        return network | {f"likelihood.{name}": tensor for name, tensor in self.likelihood.state_dict().items()}
+        return network | {f"likelihood.{name}": tensor for name, tensor in self.sampler_likelihood.state_dict().items()}
 
     def load_sampling_state(self, tensors: dict[str, Tensor]) -> None:
-        parts = {"network": [self.network], "likelihood": [self.likelihood]}
-        if self.average is not None:
-            parts["network"].append(self.average.average)
+        parts = {"network": {self.network, self.sampler}, "likelihood": {self.likelihood, self.sampler_likelihood}}
         for part, owners in parts.items():
             weights = {n.removeprefix(f"{part}."): t for n, t in tensors.items() if n.startswith(f"{part}.")}
             for owner in owners:
@@ -295,9 +304,10 @@ class Autoencoding(LatentModule):
         optimizer_closure: Callable[[], Any] | None = None,
     ) -> None:
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        if self.average is not None:  # before any checkpoint of this batch
-            images = self.images_seen - self.images_averaged
-            self.average.update(self.network, images, self.images_before + self.images_seen)
+        images, seen = self.images_seen - self.images_averaged, self.images_before + self.images_seen
+        for average, part in ((self.average, self.network), (self.likelihood_average, self.likelihood)):
+            if average is not None:  # before any checkpoint of this batch
+                average.update(part, images, seen)
         self.images_averaged = self.images_seen
 
     def memory_need(self, images: int, channels: int, resolution: int) -> Need:
@@ -328,7 +338,7 @@ class Autoencoding(LatentModule):
         image = self.target(batch, Draws(0, first, count, 0, count, self.device))
         with seeded(first, self.device):
             made = self.quietly(self.sampler, lambda: self.sampler(image, self.labels_of(batch)))
-        scores = {f"{stage}/distortion": -self.likelihood.log_prob(made.output.float(), image).mean()}
+        scores = {f"{stage}/distortion": -self.sampler_likelihood.log_prob(made.output.float(), image).mean()}
         if made.rates:
             scores[f"{stage}/rate"] = torch.stack(made.rates).sum(0).mean()
         self.log_dict(scores, batch_size=count, sync_dist=True)

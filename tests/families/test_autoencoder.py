@@ -307,6 +307,35 @@ def test_the_average_follows_steps_with_its_half_life_in_images(tmp_path):
     torch.testing.assert_close(weights(slow.sampler), start, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize(("likelihood", "name"), [(Gaussian, "raw"), (DiscretizedLogistic, "log_scale")])
+def test_what_the_likelihood_learns_is_averaged_as_the_network_is_and_scores_are_of_the_average(
+    tmp_path, likelihood, name
+):
+    learner, seen = module(likelihood(), average_half_life=20), []
+    learner.images_before = 10**6
+    step = learner.optimizer_step
+
+    def noted(*arguments):
+        step(*arguments)
+        seen.append(getattr(learner.likelihood, name).item())
+
+    learner.optimizer_step = noted
+    average = getattr(likelihood(), name).item()
+    fit(learner, tmp_path, 40)
+    for value in seen:
+        average += (1 - 0.5 ** (8 / 20)) * (value - average)
+    found = learner.sampling_state()[f"likelihood.{name}"]
+    assert len(seen) == 5 and float(found) == pytest.approx(average, abs=1e-6) and abs(seen[-1] - average) > 1e-3
+    averaged, image = likelihood(), to_float(batch()["image"])
+    averaged.load_state_dict({name: torch.tensor(average)})
+    torch.manual_seed(0)
+    weighed = learner.log_weights(batch(), 1, draws())
+    torch.manual_seed(0)
+    with torch.no_grad():
+        made = learner.sampler(image)
+        torch.testing.assert_close(weighed[:, 0], averaged.log_mass(made.output, image) + made.log_ratio)
+
+
 def test_the_learning_rate_follows_images(tmp_path):
     trainer = fit(module(learning_rate=Linear(0.1, 0.0, last=160)), tmp_path, 48)
     assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.075)

@@ -104,6 +104,10 @@ class PairedTranslation(Translation):
         """The part of the newest generator that says what real images look like, if any."""
         return encoder_of(self.generator)
 
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        if self.encoder is not None:
+            self.encoder.begin()
+
     def source_planes(self, batch: Batch) -> Tensor:
         planes = [to_float(batch["source"])] if self.source_channels else []
         if self.mask_names:

@@ -67,6 +67,8 @@ class FeatureEncoder(nn.Module):
         self.register_buffer("mean", torch.zeros(shape))
         self.register_buffer("variance", torch.ones(shape))
         self.register_buffer("batches", torch.zeros(shape[0]))
+        self.sums: Tensor | None = None  # of this batch's images so far, and what was remembered before it
+        self.before: list[Tensor] = []
 
     def forward(self, image: Tensor, regions: Tensor) -> Tensor:
         """Describe images N C H W with ``regions`` N K H W, one-hot: N F H W in [-1, 1], constant in each region."""
@@ -91,19 +93,26 @@ class FeatureEncoder(nn.Module):
             means = (means + noise.to(means) * self.variance.sqrt()).clamp(-1, 1)
         return spread(means, regions)
 
+    def begin(self) -> None:
+        """Tell that a batch begins: its images count together, in as many pieces and as often as they are seen."""
+        self.sums = None
+
     @torch.no_grad()
     def remember(self, means: Tensor, present: Tensor) -> None:
         """Move mean and variance of each class that is ``present``, N K, towards ``means``, N K F, of all processes."""
+        if self.sums is None:
+            self.before = [kept.clone() for kept in (self.mean, self.variance, self.batches)]
         weights = present.to(means.dtype)[:, :, None]
         sums = torch.cat([weights.sum(0), (weights * means).sum(0), (weights * means.square()).sum(0)], 1)
         if dist.is_available() and dist.is_initialized():
             sums = all_reduce(sums)
-        count, first, second = sums.split_with_sizes([1, self.features, self.features], 1)
-        mean = first / count.clamp(min=1)
+        self.sums = sums if self.sums is None else self.sums + sums
+        count, first, second = self.sums.split_with_sizes([1, self.features, self.features], 1)
+        old_mean, old_variance, batches = self.before
         seen = count[:, 0] > 0
-        self.batches.add_(seen)
+        self.batches.copy_(batches + seen)
         rate = torch.where(seen, (1 / self.batches.clamp(min=1)).clamp(min=self.momentum), 0.0)[:, None]
         # spread around the old mean and the new one alike: E[x²] moves as E[x] does
-        square = (self.variance + self.mean.square()).lerp(second / count.clamp(min=1), rate)
-        self.mean.lerp_(mean, rate)
-        self.variance.copy_(torch.where(seen[:, None], (square - self.mean.square()).clamp(min=0), self.variance))
+        square = (old_variance + old_mean.square()).lerp(second / count.clamp(min=1), rate)
+        self.mean.copy_(old_mean.lerp(first / count.clamp(min=1), rate))
+        self.variance.copy_(torch.where(seen[:, None], (square - self.mean.square()).clamp(min=0), old_variance))

@@ -118,6 +118,18 @@ def test_an_encoder_tells_the_generator_what_the_real_image_is_like_and_is_train
     assert module.memory_need(8, 3, 8).activations > 0
 
 
+def test_an_encoder_remembers_as_much_of_a_batch_in_chunks_as_of_a_whole_one(tmp_path):
+    encoders = []
+    for chunk in (None, 2):
+        module = paired_game(generator=styled(), micro_batch=chunk)
+        fit(module, tmp_path / str(chunk), 24, data=data_for("paired"))
+        encoders.append(module.average.average.encoder)
+    for name in ("mean", "variance", "batches"):
+        whole, chunked = (encoder.get_buffer(name) for encoder in encoders)
+        torch.testing.assert_close(chunked, whole, rtol=1e-4, atol=1e-5)
+    assert encoders[0].batches.max() == 3
+
+
 def test_a_label_map_with_a_class_that_the_model_does_not_know_is_refused():
     batch = batch_of()
     batch["mask"][0, 0, 0, 0] = 3

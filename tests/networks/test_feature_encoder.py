@@ -39,12 +39,29 @@ def test_mean_and_variance_of_each_class_are_remembered_of_those_that_are_there(
     assert encoder.mean.tolist() == [[2, 2], [5, 0], [0, 0]]
     assert encoder.variance.tolist() == [[1, 0], [0, 0], [1, 1]]
     for _ in range(3):
+        encoder.begin()
         encoder.remember(means, present)
     assert encoder.mean.tolist() == [[2, 2], [5, 0], [0, 0]]
     assert encoder.variance.tolist() == [[1, 0], [0, 0], [1, 1]]
+    encoder.begin()
     encoder.remember(means + 4, present)  # the fifth batch counts a quarter: momentum, not a fifth
     assert encoder.mean[0].tolist() == [3, 3]
     assert encoder.variance[0].tolist() == [1 + 0.75 * 0.25 * 16, 0.75 * 0.25 * 16], "within, and between the means"
+
+
+def test_a_batch_in_pieces_that_is_seen_twice_is_remembered_as_one():
+    torch.manual_seed(0)
+    whole, parts = (FeatureEncoder(3, ["a", "b", "c"], features=2, width=4, halvings=1) for _ in range(2))
+    for _ in range(3):
+        means, present = torch.randn(6, 3, 2), torch.rand(6, 3) < 0.5
+        whole.begin(), parts.begin()
+        whole.remember(means, present)
+        for _ in range(2):
+            for rows in torch.arange(6).split(2):
+                parts.remember(means[rows], present[rows])
+    for name in ("mean", "variance", "batches"):
+        torch.testing.assert_close(parts.get_buffer(name), whole.get_buffer(name))
+    assert whole.batches.max() == 3
 
 
 def test_evaluation_remembers_nothing_and_draws_what_was_remembered():

@@ -33,7 +33,7 @@ from lightning_avatars.callbacks.results import RecognitionQuality
 from lightning_avatars.callbacks.run import Run
 from lightning_avatars.data.base import FaceData
 from lightning_avatars.disk import put_in_place
-from lightning_avatars.families.base import FaceModule
+from lightning_avatars.families.base import FaceModule, check_precision
 from lightning_avatars.launch import live_with_launcher
 from lightning_avatars.loggers import default_loggers
 from lightning_avatars.matching import match_data, match_seed, say_dropped_terms
@@ -129,6 +129,7 @@ class FaceCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
+        check_precision(config.trainer.precision)
         match_seed(config)
         if config.weights_only is None:
             config.weights_only = True  # a checkpoint may be a stranger's: never unpickle code

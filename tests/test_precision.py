@@ -15,20 +15,32 @@ from torch import Tensor, nn
 
 from lightning_avatars import shipped
 from lightning_avatars.callbacks.run import Run
+from lightning_avatars.cli import main
 from lightning_avatars.data.base import FaceData
 from lightning_avatars.families.adversarial import Adversarial, LatentStep
+from lightning_avatars.families.autoencoder import Autoencoding
 from lightning_avatars.families.base import FaceModule
+from lightning_avatars.families.boltzmann import DeepBeliefNetwork
+from lightning_avatars.families.recognition import Recognition
 from lightning_avatars.matching import match_data
 from lightning_avatars.networks.base import Discriminator
+from lightning_avatars.networks.boltzmann import BernoulliUnits, DeepBelief
+from lightning_avatars.networks.convolutional import ConvolutionalAutoencoder
 from lightning_avatars.networks.dcgan import DCGANDiscriminator
 from lightning_avatars.networks.layers.normalization import LayerNorm2d
 from lightning_avatars.networks.r3gan import R3GANDiscriminator
+from lightning_avatars.networks.recognizer import RecognitionNet
+from lightning_avatars.objectives.likelihoods import Gaussian
+from lightning_avatars.schedules import Steps
 from lightning_avatars.seeding import Draws
 from lightning_avatars.terms.base import Term
 from lightning_avatars.terms.gradients import R1, R2, GradientPenalty
+from tests.conf.autoencoders import vqgan_game
 from tests.conf.faults import equal, training_state
-from tests.conf.tiny import TinyDiscriminator, TinyGenerator
+from tests.conf.tiny import TinyDiscriminator, TinyFaces, TinyGenerator
 from tests.conf.training import fit, game, weights
+from tests.conf.translation import data_for, paired_game
+from tests.conf.words import prior
 
 GANS = ["vaegan"] + [  # of quantised models rounding changes words, and so losses, at once
     name
@@ -144,6 +156,35 @@ def test_a_resumed_run_is_the_same_run(tmp_path, monkeypatch, way):
     assert resumed.precision_plugin.state_dict() == state
     if way == "float16":
         assert state["scale"] == 2.0**12 and state["_growth_tracker"] == 2  # 18 steps, growing every 4
+
+
+FAMILIES = {
+    "gan": game,
+    "vae": lambda: Autoencoding(ConvolutionalAutoencoder(8, width=4), Gaussian()),
+    "vqgan": vqgan_game,
+    "prior": prior,
+    "dbn": lambda: DeepBeliefNetwork(DeepBelief(8, 3, (12,), BernoulliUnits), Steps({0: 0.0})),
+    "pix2pix": paired_game,
+    "recognition": lambda: Recognition(RecognitionNet(16, 3, TinyFaces().label_names, width=4)),
+}
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_weights_of_half_precision_which_averages_could_not_move_are_refused(tmp_path, family, precision):
+    module = FAMILIES[family]()
+    module.training_step = lambda *_: pytest.fail("training has started")
+    with pytest.raises(ValueError, match=rf"trainer\.precision {precision} rounds the weights .* bf16-mixed"):
+        fit(module, tmp_path, data=data_for("paired") if family == "pix2pix" else None, precision=precision)
+
+
+def test_the_command_line_refuses_it_before_it_looks_at_the_data(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("lightning_avatars.cli.match_data", lambda *_: pytest.fail("the data were looked at"))
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--model", "vae", "--data", "avatars32", "--trainer.precision", "bf16-true"])
+    (error,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("error"))
+    assert stop.value.code == 2 and "trainer.precision bf16-true rounds the weights themselves" in error
 
 
 DISCRIMINATORS = {

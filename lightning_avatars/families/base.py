@@ -24,6 +24,19 @@ from lightning_avatars.seeding import Draws, reseed, uniform_at
 LABEL_ROWS = 4096  # training pictures whose labels a checkpoint keeps
 
 
+def check_precision(precision: object) -> None:
+    """Raise a ValueError where all weights would be of half precision, as Lightning's ``trainer.precision`` names it.
+
+    An average moves by less than a thousandth of a weight with each batch, and late steps of optimizers are as small:
+    eight bits hold neither, and samples would come from the weights that training began with.
+    """
+    if precision in ("16-true", "bf16-true"):
+        raise ValueError(
+            f"trainer.precision {precision} rounds the weights themselves, by more than averages and late steps of "
+            "optimizers move them: set it to bf16-mixed, which computes as fast, or to 32-true"
+        )
+
+
 class EvaluationSet(NamedTuple):
     """Images that a module makes of a batch of real pictures, and what they are scored against."""
 
@@ -57,6 +70,7 @@ class FaceModule(LightningModule):
         self.config: dict[str, Any] | None = None  # what the command line built this module from
 
     def setup(self, stage: str) -> None:
+        check_precision(self.trainer.precision)
         data = getattr(self.trainer, "datamodule", None)
         if stage == "fit" and isinstance(data, FaceData):
             self.label_names, self.domain_names = data.label_names, data.domain_names

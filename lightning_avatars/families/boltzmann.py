@@ -223,11 +223,6 @@ class DeepBeliefNetwork(LatentModule):
                 f"{type(self).__name__} lets machines train in turn, which {type(self.trainer.strategy).__name__} "
                 "can't: use trainer.strategy lightning_avatars.strategies.PhaseDDP, or leave it out on the command line"
             )
-        if self.network.machine(0).weight.dtype.itemsize < 4:
-            raise ValueError(
-                f"weights of a Boltzmann machine need more digits than trainer.precision {self.trainer.precision} "
-                "leaves them: set it to 32-true, or to bf16-mixed, which is the same here"
-            )
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         self.move_on()

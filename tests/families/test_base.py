@@ -44,7 +44,7 @@ def with_rows(rows) -> Labelled:
 def set_up(module: FaceModule, data: FaceData, stage: str = "fit") -> None:
     data.prepare_data()
     data.setup(stage)
-    trainer = SimpleNamespace(datamodule=data)
+    trainer = SimpleNamespace(datamodule=data, precision="32-true")
     module.trainer = trainer
     module.setup(stage)
 

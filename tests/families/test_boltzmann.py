@@ -247,11 +247,6 @@ def test_values_that_make_no_sense_are_refused_before_training(options, message)
         dbn(**options)
 
 
-def test_weights_of_half_precision_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"need more digits than trainer\.precision bf16-true leaves them"):
-        fit(dbn(), tmp_path, precision="bf16-true")
-
-
 def test_a_schedule_that_jumps_over_a_machine_is_an_error(tmp_path):
     module = dbn()
     module.layer = Linear(0.0, 2.0, first=8, last=16)

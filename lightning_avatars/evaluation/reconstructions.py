@@ -14,7 +14,6 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from lightning_avatars.data.base import FaceData, Split
-from lightning_avatars.data.batches import Batch
 from lightning_avatars.data.pictures import StorePictures
 from lightning_avatars.evaluation.judges import Judged, Judges
 from lightning_avatars.evaluation.passport import ROUNDING, device_name, facts_of, versions
@@ -81,7 +80,7 @@ def score_sets(
     modes = {part: part.training for part in module.modules()}
     module.eval()
 
-    def make(where: slice) -> tuple[dict[str, EvaluationSet], Batch]:
+    def make(where: slice) -> dict[str, EvaluationSet]:
         batch = pictures.batch(where, module.device)
         with seeded(where.start, module.device):
             sets = module.evaluation_sets(batch)

@@ -51,7 +51,7 @@ ROWS = {
     "cyclegan_avatar_styles32": Row("cyclegan", "avatar_styles64", 16_000, ("--data.resolution", "32")),
     "cut_avatar_styles32": Row("cut", "avatar_styles64", 16_000, ("--data.resolution", "32")),
     "stargan_avatar_expressions64": Row(
-        "stargan", "avatar_expressions64", 12_000, ("--data.dataset.attributes", "[]", "--data.batch_size", "8")
+        "stargan", "avatar_expressions64", 30_000, ("--data.dataset.attributes", "[]", "--data.batch_size", "8")
     ),
     "pix2pix_avatar_parts128": Row("pix2pix", "avatar_parts128", 10_000),
     "pix2pixhd_avatar_parts128": Row("pix2pixhd", "avatar_parts128", 10_000),

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_avatars.networks.base import Discriminator, Verdict
-from lightning_avatars.networks.layers.labels import check_labels
+from lightning_avatars.networks.layers.labels import LabelEmbedding, check_labels
 from lightning_avatars.networks.layers.narrow import NarrowConv2d
 from lightning_avatars.networks.layers.normalization import InstanceNorm2d
 from lightning_avatars.networks.layers.planes import with_labels
@@ -141,6 +141,8 @@ class StarGANDiscriminator(Discriminator):
         width: Channels after the first convolution; they double with each one. The paper has 64.
         layers: Convolutions that halve height and width; 0 for as many as leave 2 x 2. The paper has 6 for 128 x 128.
         max_width: Channels are never more than this. The paper has 2048.
+        projects: Whether the logits also tell whether an image shows the labels that it is given (Miyato and Koyama
+            2018), which what merely fools the head does not. The paper's logits know of no labels.
     """
 
     def __init__(
@@ -151,6 +153,7 @@ class StarGANDiscriminator(Discriminator):
         width: int = 64,
         layers: int = 0,
         max_width: int = 2048,
+        projects: bool = False,
     ) -> None:
         super().__init__(label_dim)
         if label_dim < 1:
@@ -168,7 +171,9 @@ class StarGANDiscriminator(Discriminator):
         for before, after in pairwise(widths):
             self.stages.extend([nn.Conv2d(before, after, 4, 2, 1), nn.LeakyReLU(0.01, inplace=True)])
         self.output = nn.Conv2d(widths[-1], 1, 3, padding=1, bias=False)
-        self.classes = nn.Linear(widths[-1] * (resolution >> layers) ** 2, label_dim, bias=False)
+        features = widths[-1] * (resolution >> layers) ** 2
+        self.classes = nn.Linear(features, label_dim, bias=False)
+        self.embedding = LabelEmbedding(label_dim, features, std=features**-0.5) if projects else None
 
     @property
     def heads(self) -> dict[str, int]:
@@ -178,4 +183,7 @@ class StarGANDiscriminator(Discriminator):
         phi = self.stages(x)
         with torch.autocast(x.device.type, enabled=False):
             phi = phi.to(self.classes.weight.dtype)
-            return Verdict([self.output(phi)], heads={"class": self.classes(phi.flatten(1))})
+            logits = self.output(phi)
+            if self.embedding is not None:
+                logits = logits + (self.embedding(labels) * phi.flatten(1)).sum(1)[:, None, None, None]
+            return Verdict([logits], heads={"class": self.classes(phi.flatten(1))})

@@ -89,3 +89,17 @@ def test_shifts_learn_as_all_else_does():
     network = StarGANTranslator(16, label_dim=2, width=4, blocks=1, shifts=True)
     (network(torch.randn(2, 3, 16, 16), torch.eye(2)) * torch.randn(2, 3, 16, 16)).sum().backward()
     assert all(p.grad is not None and p.grad.any() for p in network.parameters())
+
+
+def test_projected_logits_are_the_plain_ones_and_what_labels_make_of_the_features():
+    torch.manual_seed(0)
+    plain, told = (StarGANDiscriminator(16, label_dim=3, width=4, projects=projects) for projects in (False, True))
+    plain.load_state_dict(told.state_dict(), strict=False)
+    x, labels = torch.randn(2, 3, 16, 16), torch.tensor([[0.0, 1, 0], [3, 0, 4]])
+    features = plain.stages(x).flatten(1)
+    directions = torch.stack([told.embedding.weight[1], 0.6 * told.embedding.weight[0] + 0.8 * told.embedding.weight[2]])
+    more = torch.einsum("nf,nf->n", features, directions)[:, None, None, None]
+    torch.testing.assert_close(told(x, labels).logits[0], plain(x, labels).logits[0] + more)
+    torch.testing.assert_close(told(x, labels).heads["class"], plain(x).heads["class"])
+    with pytest.raises(ValueError, match="give it labels"):
+        told(x)

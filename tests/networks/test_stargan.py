@@ -97,8 +97,8 @@ def test_projected_logits_are_the_plain_ones_and_what_labels_make_of_the_feature
     plain.load_state_dict(told.state_dict(), strict=False)
     x, labels = torch.randn(2, 3, 16, 16), torch.tensor([[0.0, 1, 0], [3, 0, 4]])
     features = plain.stages(x).flatten(1)
-    directions = torch.stack([told.embedding.weight[1], 0.6 * told.embedding.weight[0] + 0.8 * told.embedding.weight[2]])
-    more = torch.einsum("nf,nf->n", features, directions)[:, None, None, None]
+    a, b, c = told.embedding.weight
+    more = torch.einsum("nf,nf->n", features, torch.stack([b, 0.6 * a + 0.8 * c]))[:, None, None, None]
     torch.testing.assert_close(told(x, labels).logits[0], plain(x, labels).logits[0] + more)
     torch.testing.assert_close(told(x, labels).heads["class"], plain(x).heads["class"])
     with pytest.raises(ValueError, match="give it labels"):

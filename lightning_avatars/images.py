@@ -11,6 +11,7 @@ from PIL import Image, PngImagePlugin
 from torch import Tensor
 from torchvision.utils import make_grid
 
+SHEET = "sheet.png"  # what tools write beside the pictures of a folder
 MARK = "Software", "lightning-avatars sheet"  # by which a PNG says that it is a sheet
 
 
@@ -52,6 +53,11 @@ def save_sheet(images: Tensor, columns: int, path: Path) -> None:
     said = PngImagePlugin.PngInfo()
     said.add_text(*MARK)
     to_picture(sheet(images, columns)).save(path, pnginfo=said)
+
+
+def sheet_of(output: Path) -> Path:
+    """Tell where the sheet of pictures belongs that go to a folder, or to a zip file."""
+    return output.with_suffix(".png") if output.suffix == ".zip" else output / SHEET
 
 
 def is_sheet(file: IO[bytes]) -> bool:

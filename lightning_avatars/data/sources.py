@@ -16,11 +16,10 @@ from typing import IO, NamedTuple
 
 from lightning_avatars.data.cache import cache_root, file_hash, writing
 from lightning_avatars.data.workers import cores, in_order, progress
-from lightning_avatars.images import is_sheet
+from lightning_avatars.images import SHEET, is_sheet
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 LARGEST_FILE = 512 * 2**20
-SHEET = "sheet.png"  # which tools write beside pictures
 
 
 class Source(ABC):

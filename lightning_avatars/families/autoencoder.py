@@ -81,6 +81,7 @@ class Autoencoding(LatentModule):
         self.averaged = self.average is not None
         learned = any(p.requires_grad for p in likelihood.parameters())
         self.likelihood_average = Average(likelihood, average_half_life) if average_half_life and learned else None
+        self.register_load_state_dict_pre_hook(begin_average)
         self.optimizer, self.learning_rate = optimizer, learning_rate
         self.kl_weight, self.free_bits = kl_weight, free_bits
         self.conditional, self.compiled, self.prior = conditional, compile, Gaussian()
@@ -343,3 +344,10 @@ class Autoencoding(LatentModule):
             scores[f"{stage}/rate"] = torch.stack(made.rates).sum(0).mean()
         self.log_dict(scores, batch_size=count, sync_dist=True)
         self.log_clock()
+
+
+def begin_average(module: Autoencoding, state: dict[str, Any], prefix: str, *_: object) -> None:
+    """Begin the average of what a likelihood learns, where files older than that have none."""
+    for name in module.likelihood_average.average.state_dict() if module.likelihood_average is not None else ():
+        if f"{prefix}likelihood.{name}" in state:
+            state.setdefault(f"{prefix}likelihood_average.average.{name}", state[f"{prefix}likelihood.{name}"])

@@ -84,6 +84,14 @@ class PairedTranslation(Translation):
         if self.augment is not None:
             raise ValueError("augment would change images and not what they are translated from: leave it out")
 
+    def compared(self, state: dict[str, Any], data: FaceData) -> list[tuple[str, list[str], list[str]]]:
+        channels = state.get("source_channels", 0)
+        return [
+            *super().compared(state, data),
+            ("label maps", state.get("mask_names", []), data.mask_names),
+            ("sources", [f"{channels} channels"] * (channels > 0), [f"{data.source_channels} channels"]),
+        ]
+
     def check_data(self, data: FaceData) -> None:
         super().check_data(data)
         if not data.source_channels and not data.mask_names:

@@ -112,22 +112,22 @@ class Translation(Game):
             data: The data.
             state: Extra state of the weights that are used; by default the module's own.
         """
-        state = self.get_extra_state() if state is None else state
-        channels = state.get("source_channels", 0)
-        for what, own, theirs in (
-            ("domains", state.get("domain_names", []), data.domain_names),
-            ("label maps", state.get("mask_names", []), data.mask_names),
-            ("labels", state["label_names"] if self.conditional else [], data.label_names),
-            ("sources", [f"{channels} channels"] * (channels > 0), [f"{data.source_channels} channels"]),
-        ):
+        for what, own, theirs in self.compared(self.get_extra_state() if state is None else state, data):
             if own and own != theirs:
                 raise ValueError(
                     f"this model was trained on pictures with {what} ({', '.join(own)}), but those of "
                     f"{data.dataset.name} have {', '.join(theirs) or 'none'}: name data like that it was trained on"
                 )
 
+    def compared(self, state: dict[str, Any], data: FaceData) -> list[tuple[str, list[str], list[str]]]:
+        """List what data must have as those that were trained on: what it is, and the names in the state and there."""
+        return [
+            ("domains", state.get("domain_names", []), data.domain_names),
+            ("labels", state["label_names"] if self.conditional else [], data.label_names),
+        ]
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        data = getattr(self.trainer, "datamodule", None)
+        data = getattr(self._trainer, "datamodule", None)  # there is no trainer where Python alone loads it
         if isinstance(data, FaceData):  # before the weights, whose names and shapes differ too
             self.check_alike(data, checkpoint["state_dict"]["_extra_state"])
 

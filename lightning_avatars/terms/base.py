@@ -104,7 +104,7 @@ def check_terms(module: Game) -> None:
         )
 
 
-def check_start(module: Game) -> None:
+def check_learns(module: Game) -> None:
     """Raise a ValueError where a game's generator has nothing to learn from at first."""
     first = value_at(module.adversarial_weight, 0)
     if first < 0:

@@ -44,7 +44,8 @@ class Consistency(Term):
         losses = []
         for name, images, verdict in pairs:
             moved = flip_and_move(images.detach(), step.draws, f"consistency/{name}", self.shift)
-            again = step.judge(moved, f"{step.player}/{name}")  # augmented as the image itself was
+            given = step.given if name == "real" else step.asked
+            again = step.judge(moved, f"{step.player}/{name}", given)  # augmented as the image itself was
             losses += [(a - b).square().mean() for a, b in zip(verdict.logits, again.logits, strict=True)]
         return torch.stack(losses).sum()
 

@@ -42,6 +42,8 @@ class R2(Term):
 class GradientPenalty(Term):
     """Squared distance of the gradient's norm from ``target`` between real and made images (WGAN-GP, Eq. 3).
 
+    A discriminator with labels is given those of the real images, also where others were asked of the made ones.
+
     Args:
         weight: Factor of the loss, or a schedule of it; the paper's is 10.
         every: Turns between evaluations.

@@ -15,7 +15,7 @@ from lightning_avatars.data.decode import Decoder, Preparation
 from lightning_avatars.data.sources import Folder, find
 from lightning_avatars.encoding import BATCH, Encoded, find_latents, size_of
 from lightning_avatars.families.base import LatentModule
-from lightning_avatars.images import save_sheet, to_bytes
+from lightning_avatars.images import save_sheet, sheet_of, to_bytes
 from lightning_avatars.labels import assign
 from lightning_avatars.reading import file_names
 from lightning_avatars.tools.sample import encode, writer
@@ -75,7 +75,7 @@ def edit(
     with writer(output) as write:
         for name, image in zip(file_names(names), edited, strict=True):
             write(f"{name}.png", encode(image))
-    sheet = output.with_suffix(".png") if output.suffix == ".zip" else output / "sheet.png"
+    sheet = sheet_of(output)
     first = ways[:MOST_SHOWN]
     repeated = None if given is None else given[: len(first)].repeat_interleave(first.shape[1], 0)
     drawn = draw(module, first.flatten(0, 1), repeated).unflatten(0, first.shape[:2])

@@ -17,7 +17,7 @@ from torch import Tensor
 from lightning_avatars.checkpoints import load_module
 from lightning_avatars.families.autoregressive import Autoregressive
 from lightning_avatars.families.base import GenerativeModule
-from lightning_avatars.images import save_sheet, to_bytes, to_picture
+from lightning_avatars.images import save_sheet, sheet_of, to_bytes, to_picture
 from lightning_avatars.labels import assign
 from lightning_avatars.networks.sequence import TokenSampling
 
@@ -86,7 +86,7 @@ def sample(
                 write(name, encoded)
             if sum(map(len, shown)) < 64:
                 shown.append(images)
-    sheet = output.with_suffix(".png") if output.suffix == ".zip" else output / "sheet.png"
+    sheet = sheet_of(output)
     save_sheet(torch.cat(shown)[:64], columns, sheet)
     Console(stderr=True).print(f"{len(wanted)} pictures: [bold]{output}[/bold], sheet: [bold]{sheet}[/bold]")
 

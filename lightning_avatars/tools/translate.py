@@ -17,6 +17,7 @@ from lightning_avatars.data.decode import MapPreparation, Preparation
 from lightning_avatars.data.sources import SUFFIXES, find
 from lightning_avatars.families.paired_translation import PairedTranslation
 from lightning_avatars.families.translation import Translation
+from lightning_avatars.images import sheet_of
 from lightning_avatars.networks.per_domain import PerDomainTranslator
 from lightning_avatars.networks.translator import Translator
 from lightning_avatars.painting import Painted, Painter, Sheet, tiles_of
@@ -95,7 +96,7 @@ def translate(
                 write(f"{one.name}{suffix}.png", encoded)
             shown.add(one)
             count += 1
-    sheet = output.with_suffix(".png") if output.suffix == ".zip" else output / "sheet.png"
+    sheet = sheet_of(output)
     shown.save(sheet)
     if rejected:
         more = f"\n  and {len(rejected) - NAMED} more" if len(rejected) > NAMED else ""

@@ -340,11 +340,15 @@ def test_callbacks_hear_of_backward_passes_and_change_nothing_by_listening(tmp_p
         def on_after_backward(self, trainer, pl_module):
             self.after += 1
 
-    alone, heard, listener = game(), game(), Listener()
+    alone, heard, listener, own = game(), game(), Listener(), game()
     fit(alone, tmp_path / "a"), fit(heard, tmp_path / "b", callbacks=[Run(40, validate_every=0), listener])
     assert (alone.heard, heard.heard) == (False, True)
     assert listener.before == listener.after == sum(heard.turns.values()) > 0
     assert torch.equal(weights(alone), weights(heard))
+    passes = []
+    own.__class__ = type("Hooked", (type(own),), {"on_after_backward": lambda self: passes.append(self.images_seen)})
+    fit(own, tmp_path / "c")
+    assert len(passes) == sum(own.turns.values())
 
 
 def test_average_makes_the_samples(tmp_path):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 
 from lightning_avatars.images import to_bytes
+from lightning_avatars.networks.stargan import StarGANDiscriminator
+from lightning_avatars.terms import consistency
 from lightning_avatars.terms.classification import Classification, classification_loss
 from tests.conf.translation import batch_of, informed, star_game, turn
 
@@ -51,3 +53,11 @@ def test_attributes_are_scored_against_counterparts_and_the_way_back():
     torch.testing.assert_close(shown[:, 2], module.translate(batch, labels=blue))
     flipped = torch.cat([batch["labels"][:, :2], 1 - batch["labels"][:, 2:]], 1)
     torch.testing.assert_close(shown[:, 3], module.translate(batch, labels=flipped))
+
+
+def test_moved_pictures_are_judged_by_the_labels_that_they_were_made_for(monkeypatch):
+    monkeypatch.setattr(consistency, "flip_and_move", lambda images, *_: images)
+    judge = StarGANDiscriminator(8, label_dim=3, width=4, projects=True)
+    step = turn(star_game(discriminator=judge), "discriminator")
+    assert not torch.equal(step.wanted, step.labels)
+    assert consistency.Consistency(balanced=True)(step).item() == 0

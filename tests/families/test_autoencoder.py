@@ -307,6 +307,16 @@ def test_the_average_follows_steps_with_its_half_life_in_images(tmp_path):
     torch.testing.assert_close(weights(slow.sampler), start, rtol=0, atol=1e-6)
 
 
+def test_files_older_than_averages_of_likelihoods_are_read_as_if_they_had_just_begun():
+    learner, other = module(), module()
+    torch.nn.init.constant_(learner.likelihood.raw, 0.3)
+    state = {name: value for name, value in learner.state_dict().items() if not name.startswith("likelihood_average")}
+    other.load_state_dict(state)
+    assert other.likelihood_average.average.raw.item() == other.likelihood.raw.item() == pytest.approx(0.3)
+    with pytest.raises(RuntimeError, match=r"likelihood\.raw"):
+        other.load_state_dict({name: value for name, value in state.items() if name != "likelihood.raw"})
+
+
 @pytest.mark.parametrize(("likelihood", "name"), [(Gaussian, "raw"), (DiscretizedLogistic, "log_scale")])
 def test_what_the_likelihood_learns_is_averaged_as_the_network_is_and_scores_are_of_the_average(
     tmp_path, likelihood, name

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from lightning_avatars.checkpoints import export_weights, load_module
+from lightning_avatars.checkpoints import export_weights, load_module, read_checkpoint
 from lightning_avatars.cli import main
 from lightning_avatars.data.base import FaceData
 from lightning_avatars.networks.per_domain import PerDomainDiscriminator
@@ -89,6 +89,13 @@ def test_weights_are_not_used_on_data_of_another_kind(tmp_path, name):
             getattr(trainer, stage)(GAMES[name](**given), other, ckpt_path=checkpoint)
     with pytest.raises(ValueError, match=message):
         fit(GAMES[name](**given), tmp_path, 16, ckpt_path=checkpoint, data=other)
+    GAMES[name]().on_load_checkpoint(read_checkpoint(checkpoint))  # without a trainer there are no data to compare
+
+
+def test_domains_are_alike_whether_they_have_label_maps_or_not():
+    module, data = GAMES["cycle"](), data_for("cycle", ready=True)
+    state = module.get_extra_state() | {"domain_names": ["night", "day"], "mask_names": ["nothing", "disc"]}
+    module.check_alike(data, state)
 
 
 @pytest.mark.parametrize("name", GAMES)

@@ -142,7 +142,7 @@ def test_each_row_has_a_table_of_the_scores_that_its_sets_have(here):
         "| translation | 2,000 | 29.68 | 0.819 (floor 0.828) |",
         "| translation_untranslated | 2,000 | 24.60 |  |",
         "",
-        "### stargan on avatar_expressions64, 12,000 images",
+        f"### stargan on avatar_expressions64, {rows[1]['images']:,} images",
         "",
         "With `--data.dataset.attributes [] --data.batch_size 8`.",
         "",

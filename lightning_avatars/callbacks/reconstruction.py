@@ -31,7 +31,7 @@ class ReconstructionQuality(Callback):
 
     A test also scores the untranslated pictures, as ``a_to_b_untranslated``: what a translation must beat. Where labels
     are changed, a recogniser tells whether the changes show and the rest stays, as ``val/changes/changed_200``. Where
-    label maps are painted, a segmenter tells whether it finds them in the images: ``pixel_accuracy`` and ``miou``.
+    pictures have label maps, a segmenter tells whether it finds them in the images: ``pixel_accuracy`` and ``miou``.
 
     Args:
         images: Held-out pictures that are shown, at most; of several domains, as many of each.

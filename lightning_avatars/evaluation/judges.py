@@ -34,7 +34,7 @@ class Judges:
         extractors: Networks whose features sets are compared in.
         perceptual: LPIPS networks, for pairs.
         identity: A face recogniser, for pairs.
-        segmenter: Names the parts that images show, for what is made of label maps.
+        segmenter: Names the parts that images show, for what is made of pictures with label maps.
     """
 
     extractors: Sequence[Extractor] = ()

@@ -79,7 +79,7 @@ def evaluate(
         pairs: Also compare pictures of the same name in the folder and ``--reference``.
         perceptual: LPIPS networks, for pairs and reconstructions.
         identity: An extractor that recognises faces, such as arcface, for pairs and reconstructions.
-        segmenter: A ``segmenter.safetensors``, for images that are painted from label maps.
+        segmenter: A ``segmenter.safetensors``, for what is made of pictures with label maps.
         truncation_psi: Below 1, samples nearer to the mean one.
         block: Images that a checkpoint makes at a time.
         output: Folder for a page of pictures to look at.
@@ -230,7 +230,7 @@ def check_judges(unpaired: bool, perceptual: object, identity: object, lost_spli
 def check_segmenter(segmenter: Path | None, is_folder: bool) -> None:
     """Raise where a segmenter would have nothing to judge."""
     if is_folder and segmenter is not None:
-        raise ValueError("--segmenter judges what a checkpoint makes of label maps; a folder has none")
+        raise ValueError("--segmenter judges what a checkpoint makes of pictures with label maps; a folder has none")
 
 
 def check_places(output: Path | None, json: Path | None) -> None:

@@ -83,8 +83,8 @@ def size(tensor: Tensor) -> int:
 def keep_freed_memory() -> None:
     """Let the C library keep what is freed for the next batch, instead of handing its pages back.
 
-    Pages that come back must be filled with zeros by the kernel: 500 to 2,800 of them in a batch of DCGAN at 32 x 32,
-    4 % of its time on a CPU. Only glibc is told; other libraries have ways of their own.
+    Pages that come back must be filled with zeros by the kernel: up to 2,800 of them in a batch of DCGAN at 32 x 32,
+    5 % of its time on a CPU. Only glibc is told; other libraries have ways of their own.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:

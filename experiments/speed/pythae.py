@@ -10,7 +10,8 @@ which ours read from the cache and theirs from tensors in [0, 1].
 `ours` is `fit` as configs/model/vae.yaml has it: fused Adam, averaged weights, channels-last tensors, losses in a CSV
 file and for the dashboard every 50 batches, the guard, a progress bar, a checkpoint from which training goes on
 exactly. Batches are drawn so that they depend on nothing but the seed and the images seen; with Bernoulli pixels
-pictures are made black and white anew each time. Previews and scores are off.
+pictures are made black and white anew each time. Previews and scores are off. `ours, bf16` adds `--trainer.precision
+bf16-mixed`, which pythae has for CUDA alone.
 
 `pythae` is its `TrainingPipeline` with default settings: torch's default Adam, a progress bar, the mean loss of each
 pass on the console, a copy of the network after each pass that was better than all before, the last such copy on the
@@ -61,7 +62,7 @@ HERE = Path(__file__).parent
 RESULTS, PAGE = HERE / "pythae.json", HERE / "README.md"
 
 SIDE, LEARNING_RATE = 32, 1e-3
-OURS = "ours"
+BASE = "pythae"
 NETWORKS: dict[str, Callable[[int], Autoencoder]] = {
     "convolutional": lambda channels: ConvolutionalAutoencoder(SIDE, channels),
     "dense": lambda channels: MLPAutoencoder(SIDE, channels),
@@ -112,7 +113,6 @@ def pythae(other: Path, rounds: int = 5, threads: int = 2, passes: int | None = 
         write: Whether to write what was found; else it is only shown.
     """
     os.environ["WANDB_MODE"] = "disabled"
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # waiting is no work, and others may need the core
     torch.set_num_threads(threads)
     cases = [replace(case, threads=threads, passes=passes or case.passes) for case in CASES]
     found: dict[str, Any] = {"hardware": hardware("cpu"), "torch": torch.__version__, "rounds": rounds}
@@ -123,10 +123,11 @@ def pythae(other: Path, rounds: int = 5, threads: int = 2, passes: int | None = 
 
 
 def compared(case: Case, other: Path, rounds: int) -> dict[str, Any]:
-    """Let all take turns, each in a process of its own; ours are compared with others of the same round."""
+    """Let all take turns, each in a process of its own; each is compared with pythae in the same round."""
     ways: dict[str, Callable[[Case, FaceData, Path], dict[str, Any]]] = {
-        OURS: ours,
-        "pythae": partial(theirs, package=other),
+        "ours": ours,
+        "ours, bf16": partial(ours, precision="bf16-mixed"),
+        BASE: partial(theirs, package=other),
         "pythae, fused": partial(theirs, package=other, fused=True),
     }
     if case.network == "convolutional":
@@ -134,15 +135,14 @@ def compared(case: Case, other: Path, rounds: int) -> dict[str, Any]:
     segments = [{name: alone(work, case) for name, work in ways.items()} for _ in range(rounds)]
     row: dict[str, Any] = {"case": asdict(case), "ways": {}}
     for name in ways:
-        mine, base = [one[OURS] for one in segments], [one[name] for one in segments]
-        pairs = list(zip(mine, base, strict=True))
+        found, base = [one[name] for one in segments], [one[BASE] for one in segments]
         row["ways"][name] = {
-            "images_per_second": round(median(one["rate"] for one in base), 1),
-            "processor_milliseconds": round(median(1e3 * case.batch_size / one["worked"] for one in base), 2),
-            "ours_faster": [round(a["rate"] / b["rate"], 3) for a, b in pairs],
-            "ours_less_work": round(median(a["worked"] / b["worked"] for a, b in pairs), 3),
-            "peak_bytes": int(median(one["peak"] for one in base)),
-            "parameters": base[0]["parameters"],
+            "images_per_second": round(median(one["rate"] for one in found), 1),
+            "processor_milliseconds": round(median(1e3 * case.batch_size / one["worked"] for one in found), 2),
+            "times_pythae": [round(a["rate"] / b["rate"], 3) for a, b in zip(found, base, strict=True)],
+            "work_of_pythae": round(median(b["worked"] / a["worked"] for a, b in zip(found, base, strict=True)), 3),
+            "peak_bytes": int(median(one["peak"] for one in found)),
+            "parameters": found[0]["parameters"],
         }
     print(json.dumps(row), flush=True)
     return row
@@ -233,7 +233,7 @@ class Started(Callback):
             self.clock.start()
 
 
-def ours(case: Case, data: FaceData, folder: Path) -> dict[str, Any]:
+def ours(case: Case, data: FaceData, folder: Path, precision: str = "32-true") -> dict[str, Any]:
     """Train by ``fit``."""
     clock, network = Clock(), made(case)
     likelihood = Bernoulli() if case.loss == "bce" else Gaussian(learned=False)
@@ -241,8 +241,8 @@ def ours(case: Case, data: FaceData, folder: Path) -> dict[str, Any]:
     images = (1 + case.passes) * case.pictures
     callbacks = [Run(images, validate_every=0, save_every=0), Guard(), ImageProgress(), Started(clock, case.warm)]
     trainer = Trainer(
-        **TRAINER, accelerator="cpu", devices=1, default_root_dir=folder, logger=default_loggers(folder, "speed"),
-        limit_val_batches=0, callbacks=callbacks,
+        **TRAINER, accelerator="cpu", devices=1, precision=precision, default_root_dir=folder,
+        logger=default_loggers(folder, "speed"), limit_val_batches=0, callbacks=callbacks,
     )  # fmt: skip
     trainer.fit(module, FaceData(data.dataset, SIDE, case.batch_size))
     return clock.measured(case, network)
@@ -331,8 +331,8 @@ def table(found: dict[str, Any]) -> list[str]:
     lines = [
         f"### Autoencoders on {found['hardware']}, torch {found['torch']}, medians of {found['rounds']} segments",
         "",
-        "| network, loss | size, batch | | parameters | images/s | ours are faster by | each pair "
-        "| cores' work a batch | ours less | memory |",
+        "| network, loss | size, batch | | parameters | images/s | of pythae's | each round "
+        "| cores' work a batch | of pythae's | memory |",
         "|---" * 10 + "|",
     ]
     for row in found["cases"]:
@@ -341,9 +341,9 @@ def table(found: dict[str, Any]) -> list[str]:
         for name, way in row["ways"].items():
             lines.append(
                 f"| {case['network']}, {case['loss']} | {size} | {name} | {way['parameters'] / 1e6:.2f} M "
-                f"| {way['images_per_second']:,.0f} | **{median(way['ours_faster']):.2f}** "
-                f"| {', '.join(f'{ratio:.2f}' for ratio in way['ours_faster'])} "
-                f"| {way['processor_milliseconds']:.1f} ms | {way['ours_less_work']:.2f} "
+                f"| {way['images_per_second']:,.0f} | **{median(way['times_pythae']):.2f}** "
+                f"| {', '.join(f'{ratio:.2f}' for ratio in way['times_pythae'])} "
+                f"| {way['processor_milliseconds']:.1f} ms | {way['work_of_pythae']:.2f} "
                 f"| {way['peak_bytes'] / 2**20:,.0f} MiB |"
             )
     return [*lines, ""]

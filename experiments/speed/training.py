@@ -271,16 +271,17 @@ class Clock(Callback):
         warm: Batches before the clock starts.
         loop: Trains a batch with each step; None for none.
         device: What both train on.
+        between: Batches of either, before the other's turn comes.
     """
 
-    def __init__(self, warm: int, loop: Iterator[None] | None, device: str) -> None:
-        self.warm, self.loop, self.device = warm, loop, device
+    def __init__(self, warm: int, loop: Iterator[None] | None, device: str, between: int = BETWEEN) -> None:
+        self.warm, self.loop, self.device, self.between = warm, loop, device, between
         self.seen, self.started, self.seconds, self.loop_seconds, self.occasion = 0, 0.0, 0.0, 0.0, 0.0
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
-        if self.seen >= self.warm and (self.seen - self.warm) % BETWEEN == 0:
+        if self.seen >= self.warm and (self.seen - self.warm) % self.between == 0:
             self.pause()
-            self.let_loop(BETWEEN)
+            self.let_loop(self.between)
             self.started = perf_counter()
         elif self.seen < self.warm:
             self.let_loop(1)
@@ -319,10 +320,13 @@ def interleaved(data: FaceData, case: Case) -> dict[str, float]:
 
 
 def fitted(data: FaceData, case: Case, loop: Iterator[None] | None = None) -> dict[str, float]:
-    """Train by ``fit`` with averages, logs, the guard, previews and checkpoints; images per second."""
-    warm = max(2, case.batches // 10)
-    images = (warm + case.batches) * data.batch_size
-    clock = Clock(warm, loop, case.device)
+    """Train a shipped model by ``fit``; images per second."""
+    return timed(made(case), data, case, Clock(max(2, case.batches // 10), loop, case.device))
+
+
+def timed(module: LightningModule, data: FaceData, case: Case, clock: Clock) -> dict[str, float]:
+    """Train by ``fit`` with averages, logs, the guard, previews and checkpoints; images per second, the loop's too."""
+    images = (clock.warm + case.batches) * data.batch_size
     with tempfile.TemporaryDirectory() as folder:
         callbacks = [
             Run(images, validate_every=0, save_every=0), Preview(), Guard(), ImageProgress(),
@@ -334,10 +338,10 @@ def fitted(data: FaceData, case: Case, loop: Iterator[None] | None = None) -> di
             precision=case.precision, default_root_dir=folder, logger=default_loggers(Path(folder), "speed"),
             callbacks=callbacks, strategy=PhaseDDP() if case.processes > 1 else "auto",
         )  # fmt: skip
-        trainer.fit(made(case), FaceData(data.dataset, data.resolution, data.batch_size))
+        trainer.fit(module, FaceData(data.dataset, data.resolution, data.batch_size))
     batch = clock.seconds / case.batches + clock.occasion * data.batch_size / OCCASION
     rates = {"fit": data.batch_size / batch, "occasion": clock.occasion}
-    if loop is not None:
+    if clock.loop is not None:
         rates["loop"] = case.batches * data.batch_size / clock.loop_seconds
     return rates
 

@@ -45,16 +45,19 @@ class Row(NamedTuple):
     further: tuple[str, ...] = ()
 
 
+SMALL_BATCHES = ("--data.batch_size", "4")  # for more turns of as many images
+STEPS = "{class_path: lightning_avatars.schedules.Steps, init_args: {values: {0: 0.0, 1000: 1.0, 1500: 2.0}}}"
+EARLIER_LEVELS = ("--model.scheduled", f"{{generator.level: {STEPS}, discriminator.level: {STEPS}}}")
 ROWS = {
     "pix2pix_avatar_parts64": Row("pix2pix", "avatar_parts64", 20_000),
     "spade_avatar_parts64": Row("spade", "avatar_parts64", 20_000),
     "cyclegan_avatar_styles32": Row("cyclegan", "avatar_styles64", 16_000, ("--data.resolution", "32")),
     "cut_avatar_styles32": Row("cut", "avatar_styles64", 16_000, ("--data.resolution", "32")),
     "stargan_avatar_expressions64": Row(
-        "stargan", "avatar_expressions64", 30_000, ("--data.dataset.attributes", "[]", "--data.batch_size", "8")
+        "stargan", "avatar_expressions64", 60_000, ("--data.dataset.attributes", "[]", "--data.batch_size", "8")
     ),
-    "pix2pix_avatar_parts128": Row("pix2pix", "avatar_parts128", 10_000),
-    "pix2pixhd_avatar_parts128": Row("pix2pixhd", "avatar_parts128", 10_000),
+    "pix2pix_avatar_parts128": Row("pix2pix", "avatar_parts128", 10_000, SMALL_BATCHES),
+    "pix2pixhd_avatar_parts128": Row("pix2pixhd", "avatar_parts128", 10_000, (*SMALL_BATCHES, *EARLIER_LEVELS)),
 }
 
 
@@ -109,7 +112,8 @@ def train(row: Row, folder: Path, seed: int, judges: list[str]) -> list[dict[str
     test = ["test", "--ckpt_path", str(by_age(folder)[-1]), "--trainer.default_root_dir", str(folder), *judges]
     subprocess.run([*command, *test], check=True, env=environment)
     found = [entry for entry in read_results(folder / "results.json") if entry["stage"] == "test"]
-    return [entry | {"training": trained} for entry in found]
+    newest = max(entry["images_seen"] for entry in found)
+    return [entry | {"training": trained} for entry in found if entry["images_seen"] == newest]
 
 
 def save_sheets(folder: Path, stem: str) -> None:

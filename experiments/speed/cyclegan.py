@@ -136,7 +136,8 @@ def plain(data: FaceData, case: Case) -> dict[str, float]:
 
 def looped(module: DomainTranslation, data: FaceData) -> Iterator[None]:
     """Train the module's networks as one does by hand, a batch with each step."""
-    module.to(memory_format=torch.channels_last)
+    for player in (module.generator, module.discriminator):
+        player.to(memory_format=torch.channels_last)
     to_a, to_b = (network.train() for network in module.generator.each)
     judge_a, judge_b = (network.train() for network in module.discriminator.each)
     generators = ADAM(list(chain(to_a.parameters(), to_b.parameters())))

@@ -11,7 +11,7 @@ The ``level`` buffer says which of them are at work, by ``scheduled: {generator.
 both together. Without a schedule it is 2.
 
 Departures: convolutions before a norm have no bias; pictures are halved by means of 2 x 2 pixels, so that the enlarged
-image of level 0, halved, is that image.
+image of level 0, halved, is that image; the last convolution may see the source too.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ class Pix2PixHDTranslator(Translator):
         halvings: Convolutions of the global generator that halve height and width. The paper has 4.
         blocks: Residual blocks of the global generator. The paper has 9.
         local_blocks: Residual blocks of the enhancer. The paper has 3.
+        joins: Whether the enhancer's last convolution also sees the planes that are translated, for sources that share
+            pixels with images, as palettes do. The paper has label maps.
         encoder: Describes real images; its planes come after the source's, made by itself or by its ``draw``.
         normalization: Makes the norm after a convolution from its number of channels.
     """
@@ -56,6 +58,7 @@ class Pix2PixHDTranslator(Translator):
         halvings: int = 4,
         blocks: int = 9,
         local_blocks: int = 3,
+        joins: bool = False,
         encoder: FeatureEncoder | None = None,
         normalization: Norm = InstanceNorm2d,
     ) -> None:
@@ -72,7 +75,9 @@ class Pix2PixHDTranslator(Translator):
         )
         self.blocks = nn.ModuleList(Residual(width, normalization) for _ in range(local_blocks))
         self.up = up(width, width // 2, normalization)
-        self.output = nn.Sequential(ReflectionPad2d(3), NarrowConv2d(width // 2, channels, 7))
+        self.joins = joins
+        last = width // 2 + (self.source_channels if joins else 0)
+        self.output = nn.Sequential(ReflectionPad2d(3), NarrowConv2d(last, channels, 7))
         self.apply(initialise)
         self.encoder = encoder
 
@@ -92,5 +97,6 @@ class Pix2PixHDTranslator(Translator):
         x = features + self.enter(source)
         for block in self.blocks:
             x = block(x)
-        image: Tensor = self.output(self.up(x))
+        x = self.up(x)
+        image: Tensor = self.output(torch.cat([x, source.to(x.dtype)], 1) if self.joins else x)
         return image.to(source.dtype).tanh()

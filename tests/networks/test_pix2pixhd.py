@@ -55,6 +55,16 @@ def test_levels_1_and_2_make_the_same_image():
     assert not torch.equal(at_level(network, 0)(x), network(x * 0))
 
 
+def test_a_joined_source_is_seen_by_the_last_convolution():
+    network, x = small(joins=True), torch.randn(2, 3, 32, 32)
+    pad, last = network.output
+    with torch.no_grad():
+        last.weight[:, :-3].zero_()  # what the enhancer made
+    seen = torch.nn.functional.conv2d(pad(x), last.weight[:, -3:], last.bias)
+    torch.testing.assert_close(network(x), seen.tanh())
+    assert torch.equal(at_level(network, 0)(x), at_level(small(), 0)(x))  # the global generator is the paper's
+
+
 def test_coarse_images_and_halved_real_ones_are_judged_alike_by_a_discriminator_that_grows():
     torch.manual_seed(0)
     judge = MultiScaleDiscriminator(32, width=4, layers=1, scales=2, grows=True)

@@ -62,7 +62,6 @@ def test_a_joined_source_is_seen_by_the_last_convolution():
         last.weight[:, :-3].zero_()  # what the enhancer made
     seen = torch.nn.functional.conv2d(pad(x), last.weight[:, -3:], last.bias)
     torch.testing.assert_close(network(x), seen.tanh())
-    assert torch.equal(at_level(network, 0)(x), at_level(small(), 0)(x))  # the global generator is the paper's
 
 
 def test_coarse_images_and_halved_real_ones_are_judged_alike_by_a_discriminator_that_grows():

@@ -69,6 +69,7 @@ class Processes:
                 Image.new("RGB", (4, 4), colour).save(folder / f"previews/translation_{seen:09d}.png")
             # a run that is stopped after its end and goes on is timed again
             entries += [entry("val", images=images // 2), entry("val", images=images), entry("val", seconds=9e9)]
+            entries += [entry(name="of a shorter run that this one went on from", images=images // 2)]
         else:
             entries += [entry(psnr=29.675, fd_avatarnet=12.19, seconds=1.0), entry(name="translation_untranslated")]
         path.write_text(json.dumps({"schema": SCHEMA, "results": entries}))

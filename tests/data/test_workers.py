@@ -64,11 +64,12 @@ def test_a_script_that_is_not_guarded_is_told_to_be(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     ended = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False)
     assert ended.returncode == 1 and ended.stdout == ""
-    assert ended.stderr.splitlines()[-1] == (
+    told = (
         "RuntimeError: a process that prepares pictures has ended too soon: in a script of your own, put what it runs "
         'below `if __name__ == "__main__":`, for processes that prepare pictures import it; elsewhere, look whether '
         "memory ran out"
     )
+    assert told in ended.stderr.splitlines()  # what other processes of the pool say may come later
 
 
 @pytest.mark.parametrize("watched", [False, True])

@@ -2,7 +2,8 @@
 
 python -m experiments.leaderboard --images 100_000 --paths.mnist32 <folder of the idx files>
 
-A row that is already in ``experiments/results`` at that number of images is not trained again.
+A row that is already in ``experiments/results`` at that number of images is not trained again. ``--variant`` trains the
+models in another way than their configurations say, one of ``VARIANTS``, beside the rows that there are.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
+from typing import NamedTuple
 
 from jsonargparse import auto_cli
 from PIL import Image
@@ -44,12 +46,87 @@ RUNS = Path("runs/leaderboard")
 FIRST_STAGES = {"vqgan_prior": "vqgan"}
 
 
+def r3gan_to_its_end() -> tuple[str, ...]:
+    """Take R3GAN's schedules to their ends within the run; convolutions are bfloat16, as the authors' are float16."""
+    cosine = "{{class_path: lightning_avatars.schedules.Cosine, init_args: {{start: {}, end: {}, last: IMAGES}}}}"
+    schedules = {"lr": cosine.format(2e-3, 5e-4), "beta2": cosine.format(0.9, 0.99)}
+    players = ("generator", "discriminator")
+    of_both = ", ".join(f"{player}.{name}: {schedules[name]}" for player in players for name in schedules)
+    weights = [
+        f"--model.discriminator_terms.{term}.init_args.weight={cosine.format(1.0, 0.1)}" for term in ("r1", "r2")
+    ]
+    return ("--trainer.precision=bf16-mixed", f"--model.optimizer_schedules={{{of_both}}}", *weights)
+
+
+class Variant(NamedTuple):
+    """Another way to train than the configurations say.
+
+    Args:
+        meaning: What the table says of it.
+        arguments: Of every model's fit; ``IMAGES`` stands for the number of images.
+        of_models: Model -> further arguments of its fit.
+    """
+
+    meaning: str
+    arguments: tuple[str, ...] = ()
+    of_models: dict[str, tuple[str, ...]] = {}  # noqa: RUF012 - never changed
+
+
+VARIANTS = {
+    "b16": Variant(
+        "batches of 16, four times as many turns; r3gan in bfloat16, with schedules that end with the run",
+        ("--data.batch_size=16", "--run.validate_every=50000"),
+        {"r3gan": r3gan_to_its_end()},
+    ),
+    "width 8": Variant(
+        "the narrowest network, of 65,000 parameters a player",
+        of_models={"r3gan": tuple(f"--model.{player}.init_args.width=8" for player in ("generator", "discriminator"))},
+    ),
+}
+
+
+class Entry(NamedTuple):
+    """A run of the table.
+
+    Args:
+        model: Shipped model configuration.
+        data: Shipped data configuration.
+        seed: Seed of the whole run.
+        images: Images that it sees.
+        path: Folder of the pictures, where they are not drawn here.
+        variant: One of ``VARIANTS``, or None for the configuration as it is.
+    """
+
+    model: str
+    data: str
+    seed: int
+    images: int
+    path: str | None = None
+    variant: str | None = None
+
+    @property
+    def row(self) -> Path:
+        """Where the row is kept."""
+        variant = f"_{self.variant.replace(' ', '')}" if self.variant else ""
+        return RESULTS / f"{self.model}_{self.data}_{self.images // 1000}k{variant}_seed{self.seed}.json"
+
+    @property
+    def further(self) -> list[str]:
+        """Arguments of its fit beside those of every run."""
+        if self.variant is None:
+            return []
+        variant = VARIANTS[self.variant]
+        chosen = (*variant.arguments, *variant.of_models.get(self.model, ()))
+        return [argument.replace("IMAGES", str(self.images)) for argument in chosen]
+
+
 def leaderboard(
     models: list[str] = MODELS,
     data: list[str] = ["avatars32", "mnist32"],  # noqa: B006 - never changed
     seeds: list[int] = [0],  # noqa: B006 - never changed
     images: int = 100_000,
     paths: dict[str, str] | None = None,
+    variant: str | None = None,
 ) -> None:
     """Fill in the missing rows and write ``experiments/README.md`` anew.
 
@@ -59,11 +136,14 @@ def leaderboard(
         seeds: Seeds of whole runs.
         images: Images that every run sees.
         paths: Data configuration -> folder of the pictures, where they are not drawn here.
+        variant: Another way to train than the configurations say.
     """
+    if variant not in (None, *VARIANTS):
+        raise ValueError(f"there is no variant {variant!r}: choose of {', '.join(VARIANTS)}")
     for model, faces, seed in product(models, data, seeds):
-        row = RESULTS / f"{model}_{faces}_{images // 1000}k_seed{seed}.json"
-        if not row.is_file():
-            train(model, faces, seed, images, (paths or {}).get(faces), row)
+        entry = Entry(model, faces, seed, images, (paths or {}).get(faces), variant)
+        if not entry.row.is_file():
+            train(entry)
     rows = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*_seed*.json"))]
     fill(TABLE, "leaderboard", table(rows))
     fill(TABLE, "reconstructions", reconstructions(rows))
@@ -78,25 +158,26 @@ def recogniser(path: Path) -> str:
     return f"- `{path.stem}`, {result['images_seen']:,} images: {groups}; mean {values['accuracy']:.1%}."
 
 
-def train(model: str, faces: str, seed: int, images: int, path: str | None, row: Path) -> None:
+def train(entry: Entry) -> None:
     """Run one fit in a process of its own and keep its score and its sheet."""
-    folder = RUNS / row.stem
+    folder = RUNS / entry.row.stem
     shutil.rmtree(folder, ignore_errors=True)
     command = [
-        sys.executable, "-m", "lightning_avatars", "fit", "--model", model, "--data", faces,
-        "--seed_everything", str(seed), "--run.images", str(images), "--run.validate_every", "0",
-        "--preview.every", str(images), "--trainer.default_root_dir", str(folder),
+        sys.executable, "-m", "lightning_avatars", "fit", "--model", entry.model, "--data", entry.data,
+        "--seed_everything", str(entry.seed), "--run.images", str(entry.images), "--run.validate_every", "0",
+        "--preview.every", str(entry.images), "--trainer.default_root_dir", str(folder), *entry.further,
     ]  # fmt: skip
-    command += ["--data.dataset.path", path] if path else []
+    command += ["--data.dataset.path", entry.path] if entry.path else []
     command += ["--reconstruction.perceptual", "alex"] if alexnet_is_there() else []
-    facts = {"model": model, "data": faces, "seed": seed, "hardware": hardware()}
-    if model in FIRST_STAGES:
-        first = first_stage(model, faces, seed, images, path, row)
+    facts = {"model": entry.model, "data": entry.data, "seed": entry.seed, "hardware": hardware()}
+    facts |= {"variant": entry.variant, "further": entry.further} if entry.variant else {}
+    if entry.model in FIRST_STAGES:
+        first = first_stage(entry)
         checkpoint = max((RUNS / first.stem / "checkpoints").glob("images_*.ckpt"))
         command += ["--model.first_stage", str(checkpoint)]
         facts["first_stage_seconds"] = json.loads(first.read_text())["training"]["seconds"]
     subprocess.run(command, check=True, env=os.environ | {"WANDB_MODE": "disabled"})
-    keep(folder, row, facts)
+    keep(folder, entry.row, facts)
 
 
 def alexnet_is_there() -> bool:
@@ -106,8 +187,12 @@ def alexnet_is_there() -> bool:
 
 def keep(folder: Path, row: Path, facts: dict) -> None:
     """Write the row of a run, and its sheets."""
-    results = {result["set"]: result for result in read_results(folder / "results.json")}  # the newest of each set
+    every = read_results(folder / "results.json")
+    results = {result["set"]: result for result in every}  # the newest of each set
     samples = results.pop("samples")
+    score = next(iter(samples["scores"]))
+    course = {str(r["images_seen"]): r["scores"][score]["value"] for r in every if r["set"] == "samples"}
+    facts |= {"course": course} if len(course) > 1 else {}
     row.parent.mkdir(parents=True, exist_ok=True)
     facts = facts | {"sheet": keep_sheet(folder, "samples", row.with_suffix(".png"))}
     if "reconstruction" in results:
@@ -124,13 +209,28 @@ def keep_sheet(folder: Path, name: str, path: Path) -> str:
     return path.name
 
 
-def first_stage(model: str, faces: str, seed: int, images: int, path: str | None, row: Path) -> Path:
+def first_stage(entry: Entry) -> Path:
     """Find the row of what a second stage begins with, trained for as many images; train it where there is none."""
-    first = FIRST_STAGES[model]
-    found = row.with_name(row.name.replace(model, first, 1))
-    if not (found.is_file() and list((RUNS / found.stem / "checkpoints").glob("images_*.ckpt"))):
-        train(first, faces, seed, images, path, found)
-    return found
+    first = entry._replace(model=FIRST_STAGES[entry.model])
+    if not (first.row.is_file() and list((RUNS / first.row.stem / "checkpoints").glob("images_*.ckpt"))):
+        train(first)
+    return first.row
+
+
+def labelled(row: dict) -> str:
+    """Name the model of a row, and in which way it was trained."""
+    return f"{row['model']}, {row['variant']}" if "variant" in row else row["model"]
+
+
+def grouped(rows: list[dict]) -> list[list[dict]]:
+    """Put the runs of one model, trained in one way, together."""
+    return [[row for row in rows if labelled(row) == name] for name in sorted({labelled(row) for row in rows})]
+
+
+def meanings(rows: list[dict]) -> str:
+    """Say what the variants of rows are."""
+    found = {row["variant"] for row in rows if "variant" in row}
+    return "".join(f" {name}: {variant.meaning}." for name, variant in VARIANTS.items() if name in found)
 
 
 def table(rows: list[dict]) -> str:
@@ -146,15 +246,29 @@ def table(rows: list[dict]) -> str:
         parts += [
             f"### {faces}, {images:,} images\n",
             f"`{score}` with its 95 % interval, against {split['images']:,} pictures of the {split['split']} split. As "
-            f"many real pictures never trained on score (the floor): {known}. Made on {made_on}.\n",
+            f"many real pictures never trained on score (the floor): {known}. Made on {made_on}.{meanings(chosen)}\n",
             f"| model | `{score}` | {' | '.join(BESIDE)} | attributes right | seconds | images/s | seeds | sheet |",
             "|---" * (len(BESIDE) + 7) + "|",
         ]
-        groups = [[row for row in chosen if row["model"] == name] for name in {row["model"] for row in chosen}]
-        for group in sorted(groups, key=lambda group: mean(row["scores"][score]["value"] for row in group)):
+        for group in sorted(grouped(chosen), key=lambda group: mean(row["scores"][score]["value"] for row in group)):
             parts.append("| " + " | ".join(cells(group, score)) + " |")
-        parts.append("")
+        parts += ["", *courses(chosen, score)]
     return "\n".join(parts)
+
+
+def courses(rows: list[dict], score: str) -> list[str]:
+    """One table of how the score went on, for the runs that were scored on their way."""
+    scored_often = sorted((row for row in rows if "course" in row), key=lambda row: row["scores"][score]["value"])
+    if not scored_often:
+        return []
+    places = sorted({int(images) for row in scored_often for images in row["course"]})
+    lines = [f"| `{score}` after images | {' | '.join(f'{images:,}' for images in places)} |"]
+    lines.append("|---" * (len(places) + 1) + "|")
+    for row in scored_often:
+        found = [row["course"].get(str(images)) for images in places]
+        values = ["" if value is None else f"{value:.3g}" for value in found]
+        lines.append(f"| {labelled(row)}, seed {row['seed']} | {' | '.join(values)} |")
+    return [*lines, ""]
 
 
 def reconstructions(rows: list[dict]) -> str:
@@ -163,7 +277,7 @@ def reconstructions(rows: list[dict]) -> str:
     encoding = [row for row in rows if row.get("sets", {}).get("reconstruction")]
     for faces, images in sorted({(row["data"], row["images_seen"]) for row in encoding}):
         chosen = [row for row in encoding if (row["data"], row["images_seen"]) == (faces, images)]
-        groups = [[row for row in chosen if row["model"] == name] for name in {row["model"] for row in chosen}]
+        groups = grouped(chosen)
         groups.sort(key=lambda group: -average(group, "reconstruction", "psnr"))
         shown = chosen[0]["sets"]["reconstruction"]["passport"]["reference"]
         parts += [
@@ -176,7 +290,7 @@ def reconstructions(rows: list[dict]) -> str:
             found = [(average(group, of, kind), written) for of, kind, written in OF_PICTURES.values()]
             values = ["" if value is None else format(value, written) for value, written in found]
             sheet = f"[sheet](results/{group[0]['reconstructions']})"
-            parts.append(f"| {' | '.join([group[0]['model'], *values, str(len(group)), sheet])} |")
+            parts.append(f"| {' | '.join([labelled(group[0]), *values, str(len(group)), sheet])} |")
         parts.append("")
     return "\n".join(parts)
 
@@ -202,7 +316,7 @@ def cells(group: list[dict], score: str) -> list[str]:
     before = [row["first_stage_seconds"] for row in group if "first_stage_seconds" in row]
     first = f"{mean(before):.0f} + " if before else ""
     return [
-        group[0]["model"],
+        labelled(group[0]),
         f"{mean(values):.3g}{spread}",
         *(f"{mean(found):.3f}" if found else "" for found in beside),
         f"{mean(right):.1%}" if right else "",

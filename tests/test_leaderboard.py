@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
@@ -92,6 +93,38 @@ def test_tables_are_markdown_of_equal_columns(leaderboard):
     assert len(rows) == 4 and {line.count("|") for line in rows} == {12}
 
 
+def test_a_variant_is_a_row_of_its_own_and_is_explained(leaderboard):
+    text = leaderboard.table([row(), row(score=5.0, variant="b16", further=["--data.batch_size=16"])])
+    assert [line.split(" | ")[0] for line in text.splitlines() if line.startswith("| dcgan")] == [
+        "| dcgan, b16",
+        "| dcgan",
+    ]
+    assert f"b16: {leaderboard.VARIANTS['b16'].meaning}." in text and "after images" not in text
+    assert leaderboard.VARIANTS["b16"].meaning not in leaderboard.table([row()])
+
+
+def test_a_variants_arguments_are_added_and_know_the_number_of_images(leaderboard):
+    plain = leaderboard.Entry("r3gan", "avatars32", 0, 200_000)
+    entry = plain._replace(variant="b16")
+    assert plain.further == [] and plain.row.name == "r3gan_avatars32_200k_seed0.json"
+    assert entry.row.name == "r3gan_avatars32_200k_b16_seed0.json" and entry.further[0] == "--data.batch_size=16"
+    assert entry._replace(model="dcgan").further == entry.further[:2]
+    assert "IMAGES" not in " ".join(entry.further) and yaml.safe_load(entry.further[-1].partition("=")[2]) == {
+        "class_path": "lightning_avatars.schedules.Cosine", "init_args": {"start": 1.0, "end": 0.1, "last": 200_000},
+    }  # fmt: skip
+    with pytest.raises(ValueError, match="no variant 'b17': choose of b16, width 8"):
+        leaderboard.leaderboard(["dcgan"], variant="b17")
+
+
+def test_how_a_score_went_on(leaderboard):
+    rows = [row(course={"50000": 20.0, "100000": 10.0}), row("gan", score=5.0, course={"100000": 5.0}), row("wgan")]
+    table = leaderboard.table(rows).split("after images")[1].splitlines()
+    assert table[0] == " | 50,000 | 100,000 |" and table[2:4] == [
+        "| gan, seed 0 |  | 5 |",
+        "| dcgan, seed 0 | 20 | 10 |",
+    ]
+
+
 def encoder(model, psnr, **likelihood):
     seen = {"images": 2000, "split": "val"}
     sets = {"reconstruction": {"scores": scores(psnr_2k=psnr, fd_avatarnet_2k=3.0), "passport": {"reference": seen}}}
@@ -146,7 +179,7 @@ def test_a_prior_begins_with_a_first_stage_that_saw_as_many_images(leaderboard, 
     monkeypatch.setattr(leaderboard, "RUNS", tmp_path / "runs")
     target = leaderboard.RESULTS / "vqgan_prior_avatars32_100k_seed0.json"
     for _ in range(2):  # the second time the first stage is there
-        leaderboard.train("vqgan_prior", "avatars32", 0, 100_000, None, target)
+        leaderboard.train(leaderboard.Entry("vqgan_prior", "avatars32", 0, 100_000))
     assert [command[command.index("--model") + 1] for command in fits.commands] == ["vqgan", *["vqgan_prior"] * 2]
     checkpoint = tmp_path / "runs/vqgan_avatars32_100k_seed0/checkpoints/images_000100032.ckpt"
     assert fits.commands[1][fits.commands[1].index("--model.first_stage") + 1] == str(checkpoint)
@@ -177,9 +210,9 @@ def test_rows_that_are_there_are_not_trained_again(leaderboard, monkeypatch):
         (leaderboard.RESULTS / f"{name}.json").write_text(text)
     trained = []
 
-    def train(model, faces, seed, images, path, target):
-        trained.append((model, faces, seed, images, path))
-        target.write_text(json.dumps(row(model, faces, seed)))
+    def train(entry):
+        trained.append(entry[:5])
+        entry.row.write_text(json.dumps(row(entry.model, entry.data, entry.seed)))
 
     monkeypatch.setattr(leaderboard, "train", train)
     arguments = {"models": ["gan", "dcgan"], "data": ["mnist32"], "images": 100_000, "paths": {"mnist32": "digits"}}

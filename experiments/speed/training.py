@@ -71,6 +71,7 @@ class Case:
         compile: Whether both networks are compiled.
         processes: Processes that train together.
         threads: Threads of each.
+        width: Channels of both networks at the full resolution, instead of the model's own.
     """
 
     model: str
@@ -82,9 +83,10 @@ class Case:
     compile: bool = False
     processes: int = 1
     threads: int = 2
+    width: int | None = None
 
 
-CPU = (Case("dcgan", 32, 64, batches=1000), Case("r3gan", 64, 32, batches=80))
+CPU = (Case("dcgan", 32, 64, batches=1000), Case("r3gan", 64, 32, batches=80, width=8))
 GPU = (
     Case("dcgan", 64, 256, device="cuda", precision="bf16-mixed"),
     Case("r3gan", 64, 256, device="cuda", precision="bf16-mixed"),
@@ -195,8 +197,9 @@ def made(case: Case) -> Adversarial:
     parser.add_subclass_arguments(LightningModule, "model")
     described = yaml.safe_load(shipped.find(case.model, "model").read_text())
     described["init_args"]["compile"] = case.compile
+    own = {"resolution": case.resolution} | ({"width": case.width} if case.width else {})
     for player in ("generator", "discriminator"):
-        described["init_args"][player].setdefault("init_args", {})["resolution"] = case.resolution
+        described["init_args"][player].setdefault("init_args", {}).update(own)
     torch.manual_seed(0)
     return parser.instantiate_classes(parser.parse_object({"model": described})).model
 

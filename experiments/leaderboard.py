@@ -44,35 +44,18 @@ OF_PICTURES = {  # of what a model makes of given pictures: column -> set and ki
 MODELS = [name for name in shipped.names("model") if name not in (*TRANSLATIONS, "recognition", "segmentation")]
 RUNS = Path("runs/leaderboard")
 FIRST_STAGES = {"vqgan_prior": "vqgan"}
-COSINE = "{{class_path: lightning_avatars.schedules.Cosine, init_args: {{start: {}, end: {}, last: IMAGES}}}}"
 
 
-def scheduled(
-    numbers: dict[str, tuple[float, float]], terms: list[str], weights: tuple[float, float]
-) -> tuple[str, ...]:
-    """Write arguments that take optimizers' numbers and penalties' weights from one value to another within the run.
-
-    Args:
-        numbers: Number of an optimizer, such as ``generator.lr`` -> first and last value.
-        terms: Names of the discriminator's penalties.
-        weights: First and last weight of each.
-    """
-    of_optimizers = ", ".join(f"{name}: {COSINE.format(*ends)}" for name, ends in numbers.items())
-    of_terms = [f"--model.discriminator_terms.{name}.init_args.weight={COSINE.format(*weights)}" for name in terms]
-    return (f"--model.optimizer_schedules={{{of_optimizers}}}", *of_terms)
-
-
-R3GAN_TO_ITS_END = scheduled(
-    {
-        "generator.lr": (2e-3, 5e-4),
-        "generator.beta2": (0.9, 0.99),
-        "discriminator.lr": (2e-3, 5e-4),
-        "discriminator.beta2": (0.9, 0.99),
-    },
-    ["r1", "r2"],
-    (1.0, 0.1),
-)
-STYLEGAN2_AS_R3GAN = scheduled({"generator.lr": (4e-3, 1e-3), "discriminator.lr": (8e-3, 2e-3)}, ["r1"], (10.0, 1.0))
+def r3gan_to_its_end() -> tuple[str, ...]:
+    """Write arguments that take R3GAN's schedules to their ends within the run."""
+    cosine = "{{class_path: lightning_avatars.schedules.Cosine, init_args: {{start: {}, end: {}, last: IMAGES}}}}"
+    schedules = {"lr": cosine.format(2e-3, 5e-4), "beta2": cosine.format(0.9, 0.99)}
+    players = ("generator", "discriminator")
+    of_both = ", ".join(f"{player}.{name}: {schedules[name]}" for player in players for name in schedules)
+    weights = [
+        f"--model.discriminator_terms.{term}.init_args.weight={cosine.format(1.0, 0.1)}" for term in ("r1", "r2")
+    ]
+    return (f"--model.optimizer_schedules={{{of_both}}}", *weights)
 
 
 class Variant(NamedTuple):
@@ -91,14 +74,9 @@ class Variant(NamedTuple):
 
 VARIANTS = {
     "b16": Variant(
-        "batches of 16, four times as many turns; r3gan in bfloat16; its schedules end with the run, and StyleGAN2's "
-        "learning rates and penalty have such too, down to a quarter and a tenth",
+        "batches of 16, four times as many turns; r3gan in bfloat16, with schedules that end with the run",
         ("--data.batch_size=16", "--run.validate_every=50000"),
-        {
-            "r3gan": ("--trainer.precision=bf16-mixed", *R3GAN_TO_ITS_END),
-            "stylegan2": STYLEGAN2_AS_R3GAN,
-            "stylegan2_ada": STYLEGAN2_AS_R3GAN,
-        },
+        {"r3gan": ("--trainer.precision=bf16-mixed", *r3gan_to_its_end())},
     ),
     "width 8": Variant(
         "the narrowest network, of 65,000 parameters a player",

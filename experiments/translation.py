@@ -51,7 +51,7 @@ EARLIER_LEVELS = ("--model.scheduled", f"{{generator.level: {LEVELS}, discrimina
 
 
 TERMS = "lightning_avatars.terms"
-SEEN_BY_ALEXNET = (  # and compared pixel by pixel, where the recipe asks AvatarNet, which does not mind specks
+SEEN_BY_ALEXNET = (  # and compared pixel by pixel, where the recipe asks AvatarNet, which left specks
     "--model.generator_terms",
     f"{{features: {{class_path: {TERMS}.features.FeatureMatching, init_args: {{weight: 10.0}}}}, "
     f"perceptual: {{class_path: {TERMS}.perceptual.LearnedPerceptual, init_args: {{weight: 30.0, network: alex}}}}, "

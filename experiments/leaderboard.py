@@ -46,16 +46,40 @@ RUNS = Path("runs/leaderboard")
 FIRST_STAGES = {"vqgan_prior": "vqgan"}
 
 
-def r3gan_to_its_end() -> tuple[str, ...]:
-    """Write arguments that take R3GAN's schedules to their ends within the run."""
-    cosine = "{{class_path: lightning_avatars.schedules.Cosine, init_args: {{start: {}, end: {}, last: IMAGES}}}}"
-    schedules = {"lr": cosine.format(2e-3, 5e-4), "beta2": cosine.format(0.9, 0.99)}
+def cosine(start: float, end: float) -> str:
+    """Write a schedule that ends with the run."""
+    return (
+        f"{{class_path: lightning_avatars.schedules.Cosine, init_args: {{start: {start}, end: {end}, last: IMAGES}}}}"
+    )
+
+
+def falling(options: dict[str, str], terms: dict[str, str]) -> tuple[str, ...]:
+    """Write arguments that give both players' optimizers, and the discriminator's terms, schedules.
+
+    Args:
+        options: Option of the optimizers -> its schedule.
+        terms: Term -> the schedule of its weight.
+    """
     players = ("generator", "discriminator")
-    of_both = ", ".join(f"{player}.{name}: {schedules[name]}" for player in players for name in schedules)
-    weights = [
-        f"--model.discriminator_terms.{term}.init_args.weight={cosine.format(1.0, 0.1)}" for term in ("r1", "r2")
-    ]
+    of_both = ", ".join(f"{player}.{name}: {schedule}" for player in players for name, schedule in options.items())
+    weights = [f"--model.discriminator_terms.{term}.init_args.weight={weight}" for term, weight in terms.items()]
     return (f"--model.optimizer_schedules={{{of_both}}}", *weights)
+
+
+def of_both(argument: str) -> tuple[str, ...]:
+    """Give both players' networks an argument."""
+    return tuple(f"--model.{player}.init_args.{argument}" for player in ("generator", "discriminator"))
+
+
+R3GAN = falling({"lr": cosine(2e-3, 5e-4), "beta2": cosine(0.9, 0.99)}, dict.fromkeys(("r1", "r2"), cosine(1.0, 0.1)))
+STYLEGAN2 = falling({"lr": cosine(1e-2, 2.5e-3)}, {"r1": cosine(1.0, 0.3)})
+STYLEGAN2_BEFORE = (
+    *of_both("width=16"),
+    "--model.generator.init_args.noisy=true",
+    "--model.discriminator_terms.r1.init_args.weight=10",
+    "--model.generator_optimizer.init_args.lr=4e-3",
+    "--model.discriminator_optimizer.init_args.lr=8e-3",
+)
 
 
 class Variant(NamedTuple):
@@ -74,13 +98,15 @@ class Variant(NamedTuple):
 
 VARIANTS = {
     "b16": Variant(
-        "batches of 16, four times as many turns; r3gan in bfloat16, with schedules that end with the run",
+        "batches of 16, four times as many turns; r3gan, stylegan2 and stylegan2_ada with learning rates and penalties "
+        "that fall until the run ends, r3gan in bfloat16",
         ("--data.batch_size=16", "--run.validate_every=50000"),
-        {"r3gan": ("--trainer.precision=bf16-mixed", *r3gan_to_its_end())},
+        {"r3gan": ("--trainer.precision=bf16-mixed", *R3GAN), "stylegan2": STYLEGAN2, "stylegan2_ada": STYLEGAN2},
     ),
-    "width 8": Variant(
-        "the narrowest network, of 65,000 parameters a player",
-        of_models={"r3gan": tuple(f"--model.{player}.init_args.width=8" for player in ("generator", "discriminator"))},
+    "width 8": Variant("the narrowest network, of 65,000 parameters a player", of_models={"r3gan": of_both("width=8")}),
+    "noisy": Variant(
+        "with noise, half the width, ten times R1's weight and smaller learning rates, as the recipes were",
+        of_models={"stylegan2": STYLEGAN2_BEFORE, "stylegan2_ada": STYLEGAN2_BEFORE},
     ),
 }
 

@@ -44,7 +44,7 @@ def build(model: str, data: str, celeba: Path, *further: str) -> tuple[FaceModul
 
 CONDITIONAL = ("cgan", "acgan", "cvae")
 NAMING = ("recognition", "segmentation")
-MAPS, MOVED = ("avatar_parts", "celeba_masks"), ("avatar_styles", "domains")
+MAPS, MOVED = ("avatar_parts", "celeba_masks"), ("avatar_styles", "domains", "celeba_avatars")
 TRANSLATING = {  # and the data that they are for
     "pix2pix": (*MAPS, "pairs"), "pix2pixhd": MAPS, "spade": (*MAPS, "pairs"), "cyclegan": MOVED, "cut": MOVED,
     "stargan": ("avatar_expressions", "avatars", "celeba64", "mnist"),

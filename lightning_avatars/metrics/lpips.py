@@ -80,18 +80,25 @@ class LPIPS(nn.Module):
             return in_chunks(self.distances, a, b)
 
     def distances(self, a: Tensor, b: Tensor) -> Tensor:
-        """Distances of a chunk."""
-        shift, scale = (torch.tensor(values, device=a.device)[:, None, None] for values in (SHIFT, SCALE))
-        x = (to_float(torch.cat([a, b]).expand(-1, 3, -1, -1)) - shift) / scale
+        """Distances of a chunk; gradients go to ``a`` alone, as ``b`` is what ``a`` should be."""
+        with torch.no_grad():
+            units_b = self.units(b)
         total = torch.zeros(len(a), dtype=torch.float64, device=exact(a.device))
+        for i, (unit_a, unit_b) in enumerate(zip(self.units(a), units_b, strict=True)):
+            weighted = (self.get_buffer(f"head{i}") * (unit_a - unit_b).square()).sum(1)
+            total += weighted.to(total.device).double().mean((1, 2))
+        return total
+
+    def units(self, images: Tensor) -> list[Tensor]:
+        """Features of images at each tap, of unit length at each place."""
+        shift, scale = (torch.tensor(values, device=images.device)[:, None, None] for values in (SHIFT, SCALE))
+        x = (to_float(images.expand(-1, 3, -1, -1)) - shift) / scale
+        found = []
         for i, layer in enumerate(self.features):
             x = layer(x)
             if i in self.taps:
-                unit_a, unit_b = (x / (x.square().sum(1, keepdim=True) + 1e-8).sqrt()).chunk(2)
-                head = self.get_buffer(f"head{self.taps.index(i)}")
-                weighted = (head * (unit_a - unit_b).square()).sum(1)
-                total += weighted.to(total.device).double().mean((1, 2))
-        return total
+                found.append(x / (x.square().sum(1, keepdim=True) + 1e-8).sqrt())
+        return found
 
 
 def read_heads(network: str) -> list[Tensor]:

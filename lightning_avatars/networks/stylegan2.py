@@ -81,13 +81,16 @@ class StyledConv2d(nn.Module):
         resolution: Height and width that come out.
         style_dim: Length of the styles.
         up: Whether the images double in height and width.
+        noisy: Whether noise is added.
     """
 
-    def __init__(self, before: int, after: int, resolution: int, style_dim: int, up: bool = False) -> None:
+    def __init__(
+        self, before: int, after: int, resolution: int, style_dim: int, up: bool = False, noisy: bool = True
+    ) -> None:
         super().__init__()
         self.affine = EqualizedLinear(style_dim, before, bias=1.0)
         self.weight = nn.Parameter(torch.randn(*(before, after) if up else (after, before), 3, 3))
-        self.noise, self.bias = Noise(resolution), nn.Parameter(torch.zeros(after))
+        self.noise, self.bias = Noise(resolution) if noisy else None, nn.Parameter(torch.zeros(after))
         self.filter = Filter() if up else None
         self.scale = 1 / math.sqrt(before * 9)
 
@@ -110,7 +113,7 @@ class StyledConv2d(nn.Module):
             x = self.filter.smooth(conv_transpose2d(x, self.weight, stride=2), padding=1, gain=4)
         factor, shift = (demodulation * ROOT_2).to(x.dtype), (self.bias * ROOT_2).to(x.dtype)
         x = (x * factor[:, :, None, None]).add_(shift[:, None, None])  # back, addcmul would multiply by its 1 as well
-        return activate_scaled(self.noise.add(x, noise, ROOT_2))
+        return activate_scaled(x if self.noise is None else self.noise.add(x, noise, ROOT_2))
 
 
 class ToImage(nn.Module):
@@ -146,13 +149,16 @@ class SynthesisStage(nn.Module):
         resolution: Height and width that come out.
         channels: Channels of the images.
         style_dim: Length of the styles.
+        noisy: Whether the convolutions add noise.
     """
 
-    def __init__(self, before: int, after: int, resolution: int, channels: int, style_dim: int) -> None:
+    def __init__(
+        self, before: int, after: int, resolution: int, channels: int, style_dim: int, noisy: bool = True
+    ) -> None:
         super().__init__()
-        layers = [StyledConv2d(after, after, resolution, style_dim)]
+        layers = [StyledConv2d(after, after, resolution, style_dim, noisy=noisy)]
         if resolution > 4:
-            layers.insert(0, StyledConv2d(before, after, resolution, style_dim, up=True))
+            layers.insert(0, StyledConv2d(before, after, resolution, style_dim, up=True, noisy=noisy))
         self.layers = nn.ModuleList(layers)
         self.to_image = ToImage(after, channels, style_dim)
         self.filter = Filter()
@@ -179,6 +185,7 @@ class StyleGAN2Generator(StyleGenerator):
         max_width: Channels are never more than this.
         mapping_layers: Layers of the mapping network.
         style_mixing: Share of the images that are made of two latents while training.
+        noisy: Whether each convolution adds noise, for details that are as good in one place as in another.
     """
 
     def __init__(
@@ -192,13 +199,14 @@ class StyleGAN2Generator(StyleGenerator):
         max_width: int = 512,
         mapping_layers: int = 8,
         style_mixing: float = 0.9,
+        noisy: bool = True,
     ) -> None:
         widths = stage_widths(resolution, width, max_width)
         mapping = Mapping(latent_dim, style_dim, label_dim, mapping_layers)
         super().__init__(mapping, latent_dim, style_dim, label_dim, 2 * len(widths), style_mixing)
         self.constant = nn.Parameter(torch.randn(1, widths[0], 4, 4))
         self.stages = nn.ModuleList(
-            SynthesisStage(before, after, 4 << i, channels, style_dim)
+            SynthesisStage(before, after, 4 << i, channels, style_dim, noisy)
             for i, (before, after) in enumerate(pairwise([widths[0], *widths]))
         )
 

@@ -115,6 +115,14 @@ def test_images_that_are_too_small_are_refused_and_no_others(network, side, rand
 
 
 @pytest.mark.usefixtures("unchecked")
+def test_gradients_go_to_the_first_image_alone(random_weights):
+    ours = LPIPS("alex", random_weights["alex"])
+    a, b = (image.float().requires_grad_() for image in pair(32))
+    ours.distances(a, b).sum().backward()
+    assert a.grad.any() and b.grad is None
+
+
+@pytest.mark.usefixtures("unchecked")
 def test_its_hash_covers_backbone_and_heads(random_weights, monkeypatch):
     before = LPIPS("alex", random_weights["alex"]).sha256
     assert before == LPIPS("alex", random_weights["alex"]).sha256

@@ -190,6 +190,22 @@ def test_noise_is_new_while_training_and_constant_or_absent_when_asked():
     assert not torch.allclose(same[0], same[1]), "each image has noise of its own"
 
 
+def test_a_generator_without_noise_has_no_strengths_and_draws_the_same_in_every_mode():
+    torch.manual_seed(0)
+    generator = StyleGAN2Generator(16, 3, 0, 6, 5, 4, 8, mapping_layers=2, style_mixing=0.0, noisy=False)
+    assert not [name for name in generator.state_dict() if "noise" in name]
+    z = torch.randn(2, 6)
+    image = generator(z)
+    styles = generator.spread(generator.mapping(z))
+    for mode in ("random", "constant", "none"):
+        assert torch.equal(generator.synthesis(styles, mode), image)
+    silent = StyleGAN2Generator(16, 3, 0, 6, 5, 4, 8, mapping_layers=2, style_mixing=0.0)
+    silent.load_state_dict(generator.state_dict(), strict=False)
+    assert torch.equal(silent(z), image), "with noise of no strength it is the same network"
+    image.square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in generator.parameters())
+
+
 def test_truncation_to_nothing_gives_one_image_and_none_gives_the_images():
     generator, _ = players(label_dim=5)
     z, labels = torch.randn(4, 6), torch.rand(4, 5)

@@ -29,12 +29,16 @@ HERE = Path(__file__).parent
 RESULTS, PAGE = HERE / "sampling.json", HERE / "README.md"
 
 WORDS = 1024
-SIZES = {"small": {"width": 192, "layers": 4, "heads": 6}, "large": {"width": 512, "layers": 12, "heads": 8}}
+SIZES = {
+    "vqgan_prior": {"width": 128, "layers": 4, "heads": 4},
+    "wider": {"width": 192, "layers": 4, "heads": 6},
+    "large": {"width": 512, "layers": 12, "heads": 8},
+}
 
 
 def sampling(
     tokens: int = 256,
-    sizes: list[str] = ["small"],  # noqa: B006 - never changed
+    sizes: list[str] = ["vqgan_prior", "wider"],  # noqa: B006 - never changed
     batches: list[int] = [1, 16],  # noqa: B006
     rounds: int = 3,
     device: str = "auto",
@@ -44,7 +48,7 @@ def sampling(
 
     Args:
         tokens: Tokens of a sequence.
-        sizes: Of the network: ``small``, which is that of vqgan_prior, or ``large``.
+        sizes: Of the network: that of ``vqgan_prior``, ``wider`` or ``large``.
         batches: Sequences that are drawn at a time.
         rounds: Measurements of each, of which the median is taken.
         device: ``cpu``, ``cuda`` or ``auto``.

@@ -80,8 +80,13 @@ class RecognitionNet(nn.Module):
 
     def resized(self, x: Tensor) -> Tensor:
         """Bring images, N C H W, to the network's resolution."""
-        size = (self.resolution, self.resolution)
-        return x if x.shape[-2:] == size else F.interpolate(x, size, mode="bilinear", antialias=True)
+        if x.shape[-2:] == (self.resolution, self.resolution):
+            return x
+        if not x.requires_grad:
+            return resampled(x, self.resolution, self.resolution)
+        with torch.autocast(x.device.type, enabled=False):  # torch's own has no deterministic gradient on a GPU
+            height, width = (weights(side, self.resolution, x) for side in x.shape[-2:])
+            return height @ x @ width.T
 
     def features(self, x: Tensor) -> Tensor:
         """Describe images, N C H W in [-1, 1], by N x 8 width numbers: the input of the heads."""
@@ -93,6 +98,17 @@ class RecognitionNet(nn.Module):
         """Name what images, N C H W in [-1, 1], show: logits, N x labels."""
         logits: Tensor = self.heads(self.features(x))
         return logits
+
+
+def resampled(x: Tensor, height: int, width: int) -> Tensor:
+    """Resize images, N C H W, bilinearly, with a filter that grows as they shrink."""
+    return F.interpolate(x, (height, width), mode="bilinear", antialias=True)
+
+
+def weights(side: int, resized: int, like: Tensor) -> Tensor:
+    """Tell how much of ``side`` rows each of ``resized`` rows has, resized x side, on the device of ``like``."""
+    rows = torch.eye(side, dtype=like.dtype, device=like.device)
+    return resampled(rows[None, None], resized, side)[0, 0]
 
 
 def save_recognizer(network: RecognitionNet, path: Path) -> None:

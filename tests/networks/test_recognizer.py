@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch.nn.functional import interpolate
 
 from lightning_avatars.networks.recognizer import RecognitionNet, load_recognizer, save_recognizer
 
@@ -35,6 +36,22 @@ def test_large_images_are_antialiased(network):
     stripes = torch.ones(1, 3, 128, 128)
     stripes[..., ::2] = -1
     assert torch.allclose(network(stripes), network(torch.zeros(1, 3, 32, 32)), atol=0.05)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (64, 48), (100, 33)])
+def test_images_with_gradients_are_resized_by_matrices_to_the_same(network, size):
+    x = torch.randn(2, 3, *size, dtype=torch.double)
+    assert network.resized(x).shape == (2, 3, 32, 32)
+    leaf, plain = x.clone().requires_grad_(), x.clone().requires_grad_()
+    expected = interpolate(plain, (32, 32), mode="bilinear", antialias=True)
+    weight = torch.randn_like(expected)
+    with torch.autocast("cpu", torch.bfloat16):
+        made = network.resized(leaf)
+    torch.testing.assert_close(made, expected)
+    (made * weight).sum().backward()
+    (expected * weight).sum().backward()
+    torch.testing.assert_close(leaf.grad, plain.grad)
+    assert torch.equal(network.resized(x), expected), "scores are of torch's own numbers"
 
 
 @pytest.mark.parametrize("resolution", [28, 32, 64])

@@ -13,12 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_avatars.data.base import FaceDataset
-from lightning_avatars.evaluation.changes import functions_of, values
 from lightning_avatars.evaluation.extractors import load_extractor
 from lightning_avatars.families.attribute_translation import AttributeTranslation
 from lightning_avatars.families.domain_translation import DomainTranslation
 from lightning_avatars.families.translation import Translation
-from lightning_avatars.labels import assign, groups, one_hot_groups, parse
+from lightning_avatars.labels import assign, functions_of, groups, one_hot_groups, parse, values
 from lightning_avatars.metrics.extractors.base import Extractor
 from lightning_avatars.metrics.extractors.recognizer import SHIPPED
 

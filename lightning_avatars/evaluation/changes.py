@@ -20,7 +20,7 @@ from lightning_avatars.evaluation.real import BLOCK, spread
 from lightning_avatars.evaluation.scores import Result, Score, check_enough, size_name
 from lightning_avatars.evaluation.track import Track, on_screen
 from lightning_avatars.images import to_bytes
-from lightning_avatars.labels import groups, one_hot_groups
+from lightning_avatars.labels import functions_of, groups, one_hot_groups, seen_values, values, values_in
 from lightning_avatars.metrics.extractors.base import Extractor
 from lightning_avatars.metrics.features import FeatureBank
 from lightning_avatars.metrics.intervals import mean_interval
@@ -255,29 +255,6 @@ def told_by(
     return found if len(told) == len(seen) else {}
 
 
-def seen_values(group: str, rows: Tensor, names: list[str]) -> Tensor:
-    """Find the values of a group that occur in label rows, R L, ascending; all of them where there are no rows."""
-    return torch.unique(values(rows - 0.5, names)[group]) if len(rows) else torch.arange(values_in(group, names))
-
-
-def functions_of(group: str, rows: Tensor, names: list[str]) -> dict[str, Tensor]:
-    """Find the groups that are functions of one in label rows, R L: group -> its columns for each value of that one.
-
-    Of values that do not occur, the columns are zeros.
-    """
-    seen = seen_values(group, rows, names)
-    if not len(rows) or len(seen) < 2:
-        return {}
-    value, found = values(rows - 0.5, names)[group], {}
-    parts = [rows[value == v] for v in seen.tolist()]
-    for other, columns in groups(names).items():
-        firsts = torch.stack([part[0, columns] for part in parts])
-        fixed = all(bool((part[:, columns] == first).all()) for part, first in zip(parts, firsts, strict=True))
-        if other != group and fixed and len(torch.unique(firsts, dim=0)) > 1:
-            found[other] = rows.new_zeros(values_in(group, names), firsts.shape[1]).index_copy(0, seen, firsts)
-    return found
-
-
 def label_columns(pictures: StorePictures, names: list[str]) -> list[int]:
     """Find the module's labels among those of the pictures; raise where some are missing."""
     known = pictures.store.label_names
@@ -287,18 +264,3 @@ def label_columns(pictures: StorePictures, names: list[str]) -> list[int]:
             f"the model changes labels that {pictures.name} does not have: {', '.join(missing)}; give data with them"
         )
     return [known.index(name) for name in names]
-
-
-def values_in(group: str, names: list[str]) -> int:
-    """Count the values of a group; a plain label is there or not."""
-    columns = groups(names)[group]
-    return columns.stop - columns.start if group in one_hot_groups(names) else 2
-
-
-def values(logits: Tensor, names: list[str]) -> dict[str, Tensor]:
-    """Number the value of each group that logits name, N each; of a plain label 1 above 0, else 0."""
-    exclusive = one_hot_groups(names)
-    return {
-        group: logits[:, columns].argmax(1) if group in exclusive else (logits[:, columns.start] > 0).long()
-        for group, columns in groups(names).items()
-    }

@@ -14,7 +14,7 @@ from lightning_avatars.families.base import EvaluationSet
 from lightning_avatars.families.step import Given
 from lightning_avatars.families.translation import SHOWN, Translation, TranslationStep
 from lightning_avatars.images import to_bytes, to_float
-from lightning_avatars.labels import groups, one_hot_groups
+from lightning_avatars.labels import functions_of, groups, one_hot_groups
 from lightning_avatars.networks.base import Discriminator
 from lightning_avatars.networks.translator import Translator
 from lightning_avatars.objectives.adversarial import Objective
@@ -62,8 +62,9 @@ class AttributeTranslation(Translation):
         generator: Turns pictures and labels into images.
         discriminator: Judges images and names their labels.
         objective: What the two minimise.
-        attributes: Groups of labels that are changed, such as ``[expression, Smiling]``; the others stay as they are.
-            All by default.
+        attributes: Groups of labels that are changed, such as ``[expression, Smiling]``, and with them those that are
+            functions of one in the training pictures, as eyes are of an expression; the others stay as they are. All
+            by default.
         kwargs: Of ``Game``.
     """
 
@@ -80,6 +81,7 @@ class AttributeTranslation(Translation):
     ) -> None:
         super().__init__(generator=generator, discriminator=discriminator, objective=objective, **kwargs)
         self.attributes = attributes
+        self.followers: tuple[Tensor, set[str]] | None = None  # of the attributes, and the label rows that tell them
         self.check()
 
     def check(self) -> None:
@@ -105,7 +107,15 @@ class AttributeTranslation(Translation):
             raise ValueError(
                 f"{named}: give groups of the data's labels, of {', '.join(columns) or 'which it has none'}"
             )
-        return [name.partition("=")[0] in chosen for name in self.label_names]
+        changed = chosen if self.attributes is None else {*chosen, *self.following(chosen)}
+        return [name.partition("=")[0] in changed for name in self.label_names]
+
+    def following(self, chosen: list[str]) -> set[str]:
+        """Find the groups that are functions of those that are chosen, once for the label rows that there are."""
+        if self.followers is None or self.followers[0] is not self.label_rows:
+            found = (functions_of(group, self.label_rows.cpu(), self.label_names) for group in chosen)
+            self.followers = self.label_rows, {follower for follow in found for follower in follow}
+        return self.followers[1]
 
     def other_labels(self, labels: Tensor, u: Tensor) -> Tensor:
         """Put the labels of other training pictures into those of some, N L, where they are changed.

@@ -13,11 +13,28 @@ from tests.conf.translation import batch_of, informed, star_game, turn
 
 def test_wanted_labels_are_those_of_other_pictures_and_only_where_they_are_changed():
     module = informed(star_game(attributes=["large"]))
-    module.label_rows = torch.tensor([[1.0, 0, 1], [0, 1, 0]])
+    module.label_rows = torch.tensor([[1.0, 0, 1], [0, 1, 0], [0, 1, 1]])
     labels = torch.tensor([[1.0, 0, 0], [0, 1, 0]])
-    assert torch.equal(module.other_labels(labels, torch.tensor([0.1, 0.9])), torch.tensor([[1.0, 0, 1], [0, 1, 0]]))
+    assert torch.equal(module.other_labels(labels, torch.tensor([0.9, 0.5])), torch.tensor([[1.0, 0, 1], [0, 1, 0]]))
     module.attributes = None
-    assert torch.equal(module.other_labels(labels, torch.tensor([0.6, 0.2])), module.label_rows.flip(0))
+    assert torch.equal(module.other_labels(labels, torch.tensor([0.6, 0.2])), module.label_rows[:2].flip(0))
+
+
+def test_what_follows_from_an_attribute_changes_with_it():
+    module = informed(star_game(attributes=["mood"]))
+    module.label_names = ["mood=calm", "mood=sad", "mood=glad", "eyes=open", "eyes=shut", "hat"]
+    rows = torch.tensor(
+        [[1.0, 0, 0, 1, 0, 0], [1, 0, 0, 1, 0, 1], [0, 1, 0, 0, 1, 0], [0, 1, 0, 0, 1, 1], [0, 0, 1, 1, 0, 0]]
+    )
+    module.label_rows = rows
+    assert module.changes == [True] * 5 + [False]
+    wanted = module.other_labels(rows[:1].expand(5, -1), torch.arange(5) / 5)
+    assert torch.equal(wanted, torch.cat([rows[:, :5], torch.zeros(5, 1)], 1))
+    module.label_rows = rows.clone()
+    module.label_rows[0, 3:5] = torch.tensor([0.0, 1])  # somebody calm has shut eyes
+    assert module.changes == [True] * 3 + [False] * 3
+    module.attributes = None
+    assert all(module.changes)
 
 
 def test_a_picture_gets_the_wanted_labels_and_is_brought_back_with_its_own():

@@ -112,3 +112,21 @@ def functions_of(group: str, rows: Tensor, names: list[str]) -> dict[str, Tensor
         if other != group and fixed and len(torch.unique(firsts, dim=0)) > 1:
             found[other] = rows.new_zeros(values_in(group, names), firsts.shape[1]).index_copy(0, seen, firsts)
     return found
+
+
+def following(labels: Tensor, group: str, rows: Tensor, names: list[str]) -> Tensor:
+    """Set the groups that are a function of one group in training pictures, whose label rows are given."""
+    value, columns = values(labels - 0.5, names)[group], groups(names)
+    for other, by_value in functions_of(group, rows.cpu(), names).items():
+        labels[:, columns[other]] = by_value.to(labels)[value]
+    return labels
+
+
+def leading(chosen: list[str], rows: Tensor, names: list[str]) -> dict[str, dict[str, Tensor]]:
+    """Find which of some groups can change and are no functions of others of them: group -> its own functions."""
+    seen = {group: len(seen_values(group, rows, names)) for group in chosen}
+    found: dict[str, dict[str, Tensor]] = {}
+    for group in sorted(chosen, key=lambda group: -seen[group]):  # a function has no more values than what it is of
+        if seen[group] > 1 and not any(group in functions for functions in found.values()):
+            found[group] = functions_of(group, rows, names)
+    return {group: found[group] for group in chosen if group in found}

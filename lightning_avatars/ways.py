@@ -17,7 +17,7 @@ from lightning_avatars.evaluation.extractors import load_extractor
 from lightning_avatars.families.attribute_translation import AttributeTranslation
 from lightning_avatars.families.domain_translation import DomainTranslation
 from lightning_avatars.families.translation import Translation
-from lightning_avatars.labels import assign, functions_of, groups, one_hot_groups, parse, values
+from lightning_avatars.labels import assign, following, groups, one_hot_groups, parse
 from lightning_avatars.metrics.extractors.base import Extractor
 from lightning_avatars.metrics.extractors.recognizer import SHIPPED
 
@@ -150,11 +150,3 @@ class Known:
 def part_of(text: str, group: str) -> str:
     """Find what a text says of one group of labels."""
     return next(part for part in map(str.strip, text.split(",")) if part.partition("=")[0] == group)
-
-
-def following(labels: Tensor, group: str, rows: Tensor, names: list[str]) -> Tensor:
-    """Set the groups that are a function of one group in training pictures, whose label rows are given."""
-    value, columns = values(labels - 0.5, names)[group], groups(names)
-    for other, by_value in functions_of(group, rows.cpu(), names).items():
-        labels[:, columns[other]] = by_value[value]
-    return labels

@@ -20,7 +20,7 @@ from lightning_avatars.evaluation.real import BLOCK, spread
 from lightning_avatars.evaluation.scores import Result, Score, check_enough, size_name
 from lightning_avatars.evaluation.track import Track, on_screen
 from lightning_avatars.images import to_bytes
-from lightning_avatars.labels import functions_of, groups, one_hot_groups, seen_values, values, values_in
+from lightning_avatars.labels import groups, leading, one_hot_groups, seen_values, values, values_in
 from lightning_avatars.metrics.extractors.base import Extractor
 from lightning_avatars.metrics.features import FeatureBank
 from lightning_avatars.metrics.intervals import mean_interval
@@ -200,14 +200,10 @@ def changes_of(
         before: What those that know labels say of the real pictures, by their names.
     """
     names, rows, found = module.label_names, module.label_rows.cpu(), list[Change]()
-    followers: set[str] = set()
+    changed = [group for group, columns in groups(names).items() if module.changes[columns.start]]
     unjudged = []
-    for group, columns in groups(names).items():
+    for group, follow in leading(changed, rows, names).items():
         seen = seen_values(group, rows, names)
-        if group in followers or len(seen) < 2 or not module.changes[columns.start]:
-            continue  # it changes with another one, or can't change, or the module leaves it as it is
-        follow = functions_of(group, rows, names)
-        followers |= follow.keys()
         told = ((e, told_by(group, seen, names, e, labels, before[e.name])) for e in extractors if e.name in before)
         change = next((Change(group, judge, by, seen, follow) for judge, by in told if by), None)
         if change is not None:

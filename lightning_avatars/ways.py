@@ -122,6 +122,11 @@ class Known:
         said = parse(text, names)  # raises where something is not known
         if not said:
             raise ValueError(f"--to names no attributes: give some, such as {names[0]}")
+        changed = {group: self.module.changes[columns.start] for group, columns in groups(names).items()}
+        unlearned = next((group for group in said if not changed[group]), None)
+        if unlearned is not None:
+            learned = ", ".join(group for group, changes in changed.items() if changes)
+            raise ValueError(f"--to {text}: this model was never trained to change {unlearned}; it changes {learned}")
 
         def fill(pictures: Tensor) -> Tensor:
             rows = self.shown(pictures)

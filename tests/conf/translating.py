@@ -52,7 +52,9 @@ def part(name: str, **arguments: object) -> dict[str, Any]:
     return {"class_path": name, "init_args": arguments}
 
 
-def translating_checkpoint(path: Path, kind: str, source_channels: int = 0, maps: bool = False) -> Path:
+def translating_checkpoint(
+    path: Path, kind: str, source_channels: int = 0, maps: bool = False, attributes: list[str] | None = None
+) -> Path:
     """Write a checkpoint.
 
     Args:
@@ -60,6 +62,7 @@ def translating_checkpoint(path: Path, kind: str, source_channels: int = 0, maps
         kind: ``Paired``, ``Domain``, ``OneWay`` or ``Attribute``.
         source_channels: Of pairs' sources.
         maps: Whether pairs have label maps.
+        attributes: Groups of labels that are changed; all by default.
     """
     names, planes = PARTS if maps else [], source_channels + (len(PARTS) if maps else 0)
     rule, judge = (
@@ -80,7 +83,7 @@ def translating_checkpoint(path: Path, kind: str, source_channels: int = 0, maps
     )
     if kind == "Attribute":
         term = {"class": part("lightning_avatars.terms.classification.Classification")}
-        game["init_args"] |= {"discriminator_terms": term, "generator_terms": term}
+        game["init_args"] |= {"discriminator_terms": term, "generator_terms": term, "attributes": attributes}
     data = {"dataset": {"class_path": "tests.conf.tiny.TinyFaces"}, "resolution": 8}
     module = build({"model": game, "data": data})
     module.domain_names = ["night", "day"] if kind in ("Domain", "OneWay") else []

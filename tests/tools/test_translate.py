@@ -254,6 +254,17 @@ def test_what_cant_be_translated_is_said(given, capsys, kind, arguments, message
     assert not Path("translated").exists()
 
 
+def test_attributes_that_a_model_never_changed_are_refused(given, capsys):
+    translating_checkpoint(Path("few.ckpt"), "Attribute", attributes=["large"])
+    with pytest.raises(SystemExit):
+        main(["translate", "few.ckpt", "given", "--to", "[large, 'large=0,colour=red']"])
+    said = " ".join(capsys.readouterr().err.split())
+    assert "--to large=0,colour=red: this model was never trained to change colour; it changes large" in said
+    assert not Path("translated").exists()
+    main(["translate", "few.ckpt", "given/a.png", "--to", "large", "--labels", "colour=red"])
+    assert torch.equal(pixels("translated/a.png"), expected(given["a"], [1, 0, 1]))
+
+
 @pytest.mark.parametrize(
     ("options", "arguments", "message"),
     [

@@ -81,8 +81,8 @@ class Painter:
 
     def make(self, pixels: Pixels, way: Way) -> Tensor:
         """Translate pictures one way, in tiles where they must be."""
-        labels = None if way.labels is None else way.labels(pixels["image"])
-        height, width = next(iter(pixels.values())).shape[2:]
+        first = next(iter(pixels.values()))
+        labels, (height, width) = None if way.labels is None else way.labels(first), first.shape[2:]
         multiple, (side, overlap) = self.module.multiple, (self.tiles.side, self.tiles.overlap)
 
         def of(part: Pixels) -> Tensor:
@@ -93,7 +93,7 @@ class Painter:
             return whole(of, pixels, multiple)
         together = min(self.batch_size, max(1, WHOLE // side**2))
         results = []
-        for i in range(len(next(iter(pixels.values())))):
+        for i in range(len(first)):
             row = None if labels is None else labels[i : i + 1]
 
             def of_tiles(part: Pixels, row: Tensor | None = row) -> Tensor:

@@ -29,7 +29,7 @@ class Way:
     Args:
         name: What the person called it.
         to: Name of the domain, where there are domains.
-        labels: Fills in the labels of pictures, bytes N C H W, where attributes are changed.
+        labels: Fills in the labels of pictures, bytes N C H W, where attributes are changed or labels are painted by.
     """
 
     name: str
@@ -46,7 +46,7 @@ def ways_of(module: Translation, to: str | list[str] | None, labels: str | None,
     """Look up what is asked for; raise where the module does not know it."""
     asked = [] if to is None else [to] if isinstance(to, str) else to
     check_apart(asked)
-    if not isinstance(module, AttributeTranslation) and (labels or recognizer):
+    if not isinstance(module, AttributeTranslation) and (recognizer or (labels and not module.conditional)):
         raise ValueError(
             "--labels and --recognizer say what pictures show whose attributes are changed: leave them out"
         )
@@ -67,7 +67,7 @@ def ways_of(module: Translation, to: str | list[str] | None, labels: str | None,
         return [Way(name, to=name) for name in asked or reached]
     if asked:
         raise ValueError(f"this model translates one way only, so that it can't obey --to {asked[0]}: leave it out")
-    return [Way("translated")]
+    return [Way("translated", labels=painted_by(module, labels) if module.conditional else None)]
 
 
 def check_apart(asked: list[str]) -> None:
@@ -91,6 +91,26 @@ def recognizer_of(module: Translation) -> Extractor | None:
     return load_extractor(name, module.device) if (SHIPPED / f"{name}.safetensors").is_file() else None
 
 
+def painted_by(module: Translation, labels: str | None) -> Callable[[Tensor], Tensor]:
+    """Return what fills in labels that sources are painted by: those that are named, and the usual ones."""
+    names = module.label_names
+    if not (labels or len(module.label_rows)):
+        raise ValueError(f"this model paints by labels and knows no usual ones: give --labels, such as {names[0]}")
+    row = assign(usual_row(module), labels or "", names)
+    return lambda sources: row.repeat(len(sources), 1)
+
+
+def usual_row(module: Translation) -> Tensor:
+    """Return labels, 1 L, as most training pictures have them, group by group; zeros where none are known."""
+    rows, names = module.label_rows.cpu(), module.label_names
+    usual = torch.zeros(1, len(names))
+    for group, columns in groups(names).items() if len(rows) else ():
+        mean = rows[:, columns].mean(0)
+        exclusive = group in one_hot_groups(names)
+        usual[0, columns] = F.one_hot(mean.argmax(), len(mean)).float() if exclusive else (mean > 0.5).float()
+    return usual
+
+
 @dataclass
 class Known:
     """What is known of the labels of pictures, whose attributes are to be changed.
@@ -104,17 +124,6 @@ class Known:
     module: AttributeTranslation
     labels: str | None
     recognizer: Extractor | None
-
-    def __post_init__(self) -> None:
-        rows, names = self.module.label_rows, self.module.label_names
-        usual = torch.zeros(1, len(names))
-        for group, columns in groups(names).items():
-            if not len(rows):
-                continue
-            mean = rows[:, columns].mean(0)
-            exclusive = group in one_hot_groups(names)
-            usual[0, columns] = F.one_hot(mean.argmax(), len(mean)).float() if exclusive else (mean > 0.5).float()
-        self.usual = usual
 
     def towards(self, text: str) -> Callable[[Tensor], Tensor]:
         """Return what fills in labels of pictures that are to show what ``text`` says."""
@@ -138,7 +147,7 @@ class Known:
 
     def shown(self, pictures: Tensor) -> Tensor:
         """Tell what pictures show, N L."""
-        names, rows = self.module.label_names, self.usual.repeat(len(pictures), 1)
+        names, rows = self.module.label_names, usual_row(self.module).repeat(len(pictures), 1)
         if self.recognizer is not None:
             logits = self.recognizer(pictures).logits
             theirs = self.recognizer.label_names

@@ -55,7 +55,8 @@ def translate(
         output: A folder, or a file ending in .zip, that is not there yet or empty; the sheet lies beside or in it.
         to: A domain by name, or attributes such as ``mouth=smile,eyes=happy``; a list makes several results of each
             picture. Not needed where there is only one way.
-        labels: For attributes, what the pictures show, such as ``hair=curly``.
+        labels: For attributes, what the pictures show, such as ``hair=curly``. Of a model that paints by sources and
+            labels, what the results show; what is not said is as in most training pictures.
         recognizer: For attributes, a recogniser, by name or path, that tells what else the pictures show; by default
             the one that suits the data, if it is there. What it does not know is taken for what most training
             pictures show.

@@ -18,7 +18,7 @@ from lightning_avatars.cli import main
 from lightning_avatars.images import to_bytes, to_float, to_picture
 from lightning_avatars.metrics.extractors.base import Description
 from tests.conf.training import checkpoint_of
-from tests.conf.translating import rule, translating_checkpoint
+from tests.conf.translating import ROWS, rule, translating_checkpoint
 
 SIZES = [(8, 8), (8, 8), (7, 13), (21, 5), (8, 8)]
 
@@ -184,6 +184,26 @@ def test_label_maps_are_painted():
     for name, mask in given.items():
         assert torch.equal(pixels(f"translated/{name}.png"), to_bytes(rule(planes(mask)[None]))[0])
     assert pixels("translated/sheet.png").shape == (3, 12, 4 * 11 + 2)
+
+
+def test_maps_are_painted_by_labels_that_are_said_or_usual(capsys):
+    (mask,) = maps("maps", ["x"], [(8, 8)]).values()
+    for name, options, labels in (
+        ("usual", [], [0.0, 1, 0]),  # blue and small, as most of ``ROWS`` are
+        ("said", ["--labels", "colour=red,large"], [1.0, 0, 1]),
+        ("tiled", ["--labels", "colour=red", "--tile", "4", "--overlap", "0"], [1.0, 0, 0]),
+    ):
+        run("Paired", "maps", "--output", name, *options, maps=True, rows=ROWS)
+        assert torch.equal(pixels(f"{name}/x.png"), to_bytes(rule(planes(mask)[None], torch.tensor([labels])))[0])
+    translating_checkpoint(Path("ignorant.ckpt"), "Paired", maps=True, rows=ROWS[:0])
+    for checkpoint, options, message in (
+        ("ignorant", [], "paints by labels and knows no usual ones: give --labels, such as colour=red"),
+        ("Paired", ["--labels", "colour=pink"], "colour is one of red, blue"),
+        ("Paired", ["--recognizer", "judge"], "leave them out"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["translate", f"{checkpoint}.ckpt", "maps", *options])
+        assert message in " ".join(capsys.readouterr().err.split())
 
 
 def test_pictures_and_label_maps_of_the_same_names_go_together(given, capsys):

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_avatars.data.batches import Batch
+from lightning_avatars.families.paired_translation import PairedTranslation
 from lightning_avatars.families.translation import Translation
 from lightning_avatars.images import coloured, save_sheet, to_bytes
 from lightning_avatars.reading import Given
@@ -111,6 +112,9 @@ class Painter:
         batch["index"] = torch.arange(count, device=device)
         given = None if labels is None else labels.expand(count, -1).to(device)
         with seeded(0, device):
+            if way.seed is not None:
+                assert isinstance(self.module, PairedTranslation)  # others have no seeds
+                return self.module.translate(batch, labels=given, seeds=torch.full((count,), way.seed))
             return self.module.translate(batch, to=way.to, labels=given)
 
 

@@ -16,6 +16,7 @@ from lightning_avatars.data.base import FaceDataset
 from lightning_avatars.evaluation.extractors import load_extractor
 from lightning_avatars.families.attribute_translation import AttributeTranslation
 from lightning_avatars.families.domain_translation import DomainTranslation
+from lightning_avatars.families.paired_translation import PairedTranslation
 from lightning_avatars.families.translation import Translation
 from lightning_avatars.labels import assign, following, groups, one_hot_groups, parse
 from lightning_avatars.metrics.extractors.base import Extractor
@@ -30,11 +31,13 @@ class Way:
         name: What the person called it.
         to: Name of the domain, where there are domains.
         labels: Fills in the labels of pictures, bytes N C H W, where attributes are changed or labels are painted by.
+        seed: Says what the regions of label maps look like, where the generator has an encoder.
     """
 
     name: str
     to: str | None = None
     labels: Callable[[Tensor], Tensor] | None = None
+    seed: int | None = None
 
     @property
     def slug(self) -> str:
@@ -42,8 +45,15 @@ class Way:
         return re.sub(r"[^\w=,-]+", "_", self.name)
 
 
-def ways_of(module: Translation, to: str | list[str] | None, labels: str | None, recognizer: str | None) -> list[Way]:
+def ways_of(
+    module: Translation,
+    to: str | list[str] | None,
+    labels: str | None,
+    recognizer: str | None,
+    seeds: list[int] | None = None,
+) -> list[Way]:
     """Look up what is asked for; raise where the module does not know it."""
+    check_seeds(module, seeds)
     asked = [] if to is None else [to] if isinstance(to, str) else to
     check_apart(asked)
     if not isinstance(module, AttributeTranslation) and (recognizer or (labels and not module.conditional)):
@@ -67,7 +77,21 @@ def ways_of(module: Translation, to: str | list[str] | None, labels: str | None,
         return [Way(name, to=name) for name in asked or reached]
     if asked:
         raise ValueError(f"this model translates one way only, so that it can't obey --to {asked[0]}: leave it out")
-    return [Way("translated", labels=painted_by(module, labels) if module.conditional else None)]
+    given = painted_by(module, labels) if module.conditional else None
+    return [Way(f"seed_{seed}", labels=given, seed=seed) for seed in seeds or ()] or [Way("translated", labels=given)]
+
+
+def check_seeds(module: Translation, seeds: list[int] | None) -> None:
+    """Raise where seeds would say nothing, or not be different whole numbers of 0 or more."""
+    if seeds is None:
+        return
+    if not isinstance(module, PairedTranslation) or module.encoder is None:
+        raise ValueError(
+            "--seeds says what regions of label maps look like, to a generator with a FeatureEncoder, as pix2pixhd can "
+            "have: leave it out"
+        )
+    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise ValueError(f"--seeds must be different whole numbers, 0 or more, got {seeds}")
 
 
 def check_apart(asked: list[str]) -> None:

@@ -37,6 +37,7 @@ def translate(
     labels: str | None = None,
     recognizer: str | None = None,
     maps: Path | None = None,
+    seeds: list[int] | None = None,
     resolution: int | None = None,
     tile: int | None = None,
     overlap: int | None = None,
@@ -61,6 +62,8 @@ def translate(
             the one that suits the data, if it is there. What it does not know is taken for what most training
             pictures show.
         maps: Label maps of the same names as the pictures, for models that take both.
+        seeds: Of models with an encoder of what the regions of label maps look like, such as ``[0,1,2]``: a result of
+            each picture for each of these whole numbers. By default regions look as they do on average.
         resolution: Cut the largest centred square out of each picture and resize it, as for training; by default
             pictures stay as they are.
         tile: Pixels on a side of the tiles.
@@ -75,7 +78,7 @@ def translate(
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     module = load_translation(checkpoint, device_of(device))
-    ways = ways_of(module, to, labels, recognizer)
+    ways = ways_of(module, to, labels, recognizer, seeds)
     reader = reader_of(module, resolution, maps)
     painter = Painter(module, tiles_of(module, tile, overlap, resolution), batch_size)
     streamed = str(pictures) == "-"

@@ -59,6 +59,7 @@ def translating_checkpoint(
     maps: bool = False,
     attributes: list[str] | None = None,
     rows: Tensor | None = None,
+    generator: dict[str, Any] | None = None,
 ) -> Path:
     """Write a checkpoint.
 
@@ -69,6 +70,7 @@ def translating_checkpoint(
         maps: Whether pairs have label maps.
         attributes: Groups of labels that are changed; all by default.
         rows: Labels of training pictures, which make pairs conditional.
+        generator: What translates pairs; by default that rule.
     """
     names, planes = PARTS if maps else [], source_channels + (len(PARTS) if maps else 0)
     rows = ROWS if kind == "Attribute" else rows
@@ -84,7 +86,7 @@ def translating_checkpoint(
         judge = part(f"{per_domain}Discriminator", make=judge, **domains)
     game = part(
         f"lightning_avatars.families.{FILES[kind]}_translation.{kind}Translation",
-        generator=rule,
+        generator=generator or rule,
         discriminator=judge,
         objective=part("lightning_avatars.objectives.adversarial.LeastSquares"),
         conditional=rows is not None,

@@ -147,7 +147,7 @@ class DomainTranslation(Translation):
             have = f"has {len(data.domain_names)}, {', '.join(data.domain_names)}" if data.domain_names else "has none"
             raise ValueError(
                 f"{type(self).__name__} goes between two domains, but {data.dataset.name} {have}: use data of two, "
-                "such as avatar_styles64, or for more domains labels and AttributeTranslation"
+                "such as avatar_styles64, or between more AttributeTranslation, such as stargan, by their labels"
             )
         parted = isinstance(self.generator, PerDomainTranslator)
         if parted and list(self.generator.networks) != data.domain_names:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+import yaml
 
+from lightning_avatars import shipped
+from lightning_avatars.checkpoints import load_module
+from lightning_avatars.cli import main
 from lightning_avatars.evaluation.page import row_names
-from lightning_avatars.images import to_bytes, to_float
+from lightning_avatars.images import to_bytes, to_float, to_picture
 from lightning_avatars.networks.stargan import StarGANDiscriminator
 from lightning_avatars.terms import consistency
 from lightning_avatars.terms.classification import Classification, classification_loss
-from tests.conf.translation import TinyJudge, TinyTranslator, batch_of, informed, star_game, turn
+from tests.conf.training import TINY
+from tests.conf.translation import TinyJudge, TinyTranslator, batch_of, informed, picture, star_game, turn
 
 
 def test_wanted_labels_are_those_of_other_pictures_and_only_where_they_are_changed():
@@ -110,3 +117,25 @@ def test_moved_pictures_are_judged_by_the_labels_that_they_were_made_for(monkeyp
     step = turn(star_game(discriminator=judge), "discriminator")
     assert not torch.equal(step.wanted, step.labels)
     assert consistency.Consistency(balanced=True)(step).item() == 0
+
+
+def test_stargan_goes_between_three_folders(tmp_path):
+    folders = {name: str(tmp_path / name) for name in ("photo", "drawing", "sketch")}
+    for shade, folder in enumerate(folders.values()):
+        Path(folder).mkdir()
+        for i in range(20):
+            to_picture(picture(1, seed=100 * shade + i)[0]).save(f"{folder}/{i:02}.png")
+    dataset = {"class_path": "lightning_avatars.data.domains.DomainFolders", "init_args": {"domains": folders}}
+    config = {"model": yaml.safe_load(shipped.find("stargan", "model").read_text()), "data": {"dataset": dataset}}
+    for network, small in (("generator", {"width": 4, "blocks": 1}), ("discriminator", {"width": 4, "max_width": 8})):
+        config["model"]["init_args"][network]["init_args"] |= small
+    (tmp_path / "three.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    quiet = ["--trainer.logger", "false", "--reconstruction.enabled", "false", "--preview.every", "6"]
+    run = ["--trainer.default_root_dir", str(tmp_path / "run"), "--run.images", "6", "--data.batch_size", "6"]
+    main(["fit", "-c", TINY, "-c", str(tmp_path / "three.yaml"), *run, *quiet])
+    module = load_module(tmp_path / "run/checkpoints/images_000000006.ckpt")
+    assert module.label_names == ["domain=photo", "domain=drawing", "domain=sketch"] == module.shown
+    assert {tuple(row) for row in module.label_rows.tolist()} == {tuple(row) for row in torch.eye(3).tolist()}
+    assert module.images_seen == 6 and list(tmp_path.glob("run/previews/changes_*.png"))
+    made = [module.translate({"image": picture(1)}, labels=row[None]) for row in torch.eye(3)]
+    assert not torch.equal(made[0], made[1])

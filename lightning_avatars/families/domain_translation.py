@@ -207,11 +207,13 @@ class DomainTranslation(Translation):
         return sets
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        made = to_bytes(self.source_planes(batch))
+        pictures = self.source_planes(batch)
+        made, there = to_bytes(pictures), torch.zeros_like(batch["domain"], dtype=torch.bool)
         for before, after in self.directions.values():
             rows = batch["domain"] == before
-            made[rows] = to_bytes(self.carried(self.source_planes(batch)[rows], after))
-        return {"image": made}
+            made[rows] = to_bytes(self.carried(pictures[rows], after))
+            there |= rows
+        return {"image": made[there], "index": batch["index"][there]}
 
     def preview(self, batch: Batch) -> dict[str, Tensor]:
         shown = {}

@@ -1,9 +1,10 @@
-"""Labels by name: which columns make a group, and ``hair=curly,accessories=round`` as numbers."""
+"""Labels by name: which columns make a group, what follows from it, ``hair=curly,accessories=round`` as numbers."""
 
 from __future__ import annotations
 
 from difflib import get_close_matches
 
+import torch
 from torch import Tensor
 
 
@@ -73,3 +74,59 @@ def assign(rows: Tensor, text: str, names: list[str]) -> Tensor:
     for group, values in parse(text, names).items():
         rows[:, columns[group]] = rows.new_tensor(values)
     return rows
+
+
+def values_in(group: str, names: list[str]) -> int:
+    """Count the values of a group; a plain label is there or not."""
+    columns = groups(names)[group]
+    return columns.stop - columns.start if group in one_hot_groups(names) else 2
+
+
+def values(logits: Tensor, names: list[str]) -> dict[str, Tensor]:
+    """Number the value of each group that logits name, N each; of a plain label 1 above 0, else 0."""
+    exclusive = one_hot_groups(names)
+    return {
+        group: logits[:, columns].argmax(1) if group in exclusive else (logits[:, columns.start] > 0).long()
+        for group, columns in groups(names).items()
+    }
+
+
+def seen_values(group: str, rows: Tensor, names: list[str]) -> Tensor:
+    """Find the values of a group that occur in label rows, R L, ascending; all of them where there are no rows."""
+    return torch.unique(values(rows - 0.5, names)[group]) if len(rows) else torch.arange(values_in(group, names))
+
+
+def functions_of(group: str, rows: Tensor, names: list[str]) -> dict[str, Tensor]:
+    """Find the groups that are functions of one in label rows, R L: group -> its columns for each value of that one.
+
+    Of values that do not occur, the columns are zeros.
+    """
+    seen = seen_values(group, rows, names)
+    if not len(rows) or len(seen) < 2:
+        return {}
+    value, found = values(rows - 0.5, names)[group], {}
+    parts = [rows[value == v] for v in seen.tolist()]
+    for other, columns in groups(names).items():
+        firsts = torch.stack([part[0, columns] for part in parts])
+        fixed = all(bool((part[:, columns] == first).all()) for part, first in zip(parts, firsts, strict=True))
+        if other != group and fixed and len(torch.unique(firsts, dim=0)) > 1:
+            found[other] = rows.new_zeros(values_in(group, names), firsts.shape[1]).index_copy(0, seen, firsts)
+    return found
+
+
+def following(labels: Tensor, group: str, rows: Tensor, names: list[str]) -> Tensor:
+    """Set the groups that are a function of one group in training pictures, whose label rows are given."""
+    value, columns = values(labels - 0.5, names)[group], groups(names)
+    for other, by_value in functions_of(group, rows.cpu(), names).items():
+        labels[:, columns[other]] = by_value.to(labels)[value]
+    return labels
+
+
+def leading(chosen: list[str], rows: Tensor, names: list[str]) -> dict[str, dict[str, Tensor]]:
+    """Find which of some groups can change and are no functions of others of them: group -> its own functions."""
+    seen = {group: len(seen_values(group, rows, names)) for group in chosen}
+    found: dict[str, dict[str, Tensor]] = {}
+    for group in sorted(chosen, key=lambda group: -seen[group]):  # a function has no more values than what it is of
+        if seen[group] > 1 and not any(group in functions for functions in found.values()):
+            found[group] = functions_of(group, rows, names)
+    return {group: found[group] for group in chosen if group in found}

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_avatars.data.batches import Batch
+from lightning_avatars.families.paired_translation import PairedTranslation
 from lightning_avatars.families.translation import Translation
 from lightning_avatars.images import coloured, save_sheet, to_bytes
 from lightning_avatars.reading import Given
@@ -81,8 +82,8 @@ class Painter:
 
     def make(self, pixels: Pixels, way: Way) -> Tensor:
         """Translate pictures one way, in tiles where they must be."""
-        labels = None if way.labels is None else way.labels(pixels["image"])
-        height, width = next(iter(pixels.values())).shape[2:]
+        first = next(iter(pixels.values()))
+        labels, (height, width) = None if way.labels is None else way.labels(first), first.shape[2:]
         multiple, (side, overlap) = self.module.multiple, (self.tiles.side, self.tiles.overlap)
 
         def of(part: Pixels) -> Tensor:
@@ -93,7 +94,7 @@ class Painter:
             return whole(of, pixels, multiple)
         together = min(self.batch_size, max(1, WHOLE // side**2))
         results = []
-        for i in range(len(next(iter(pixels.values())))):
+        for i in range(len(first)):
             row = None if labels is None else labels[i : i + 1]
 
             def of_tiles(part: Pixels, row: Tensor | None = row) -> Tensor:
@@ -111,6 +112,9 @@ class Painter:
         batch["index"] = torch.arange(count, device=device)
         given = None if labels is None else labels.expand(count, -1).to(device)
         with seeded(0, device):
+            if way.seed is not None:
+                assert isinstance(self.module, PairedTranslation)  # others have no seeds
+                return self.module.translate(batch, labels=given, seeds=torch.full((count,), way.seed))
             return self.module.translate(batch, to=way.to, labels=given)
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lightning_avatars.labels import assign, groups, one_hot_groups, parse
+from lightning_avatars.labels import assign, groups, leading, one_hot_groups, parse
 
 NAMES = ["hair=short", "hair=curly", "hair=long", "Smiling", "accessories=none", "accessories=round"]
 
@@ -51,3 +51,14 @@ def test_assign_overrides_the_named_groups_of_rows_and_leaves_the_others():
     given = assign(rows, "hair=curly,Smiling=0", NAMES)
     assert given.tolist() == [[0, 1, 0, 0, 0, 1], [0, 1, 0, 0, 1, 0]]
     assert rows[0, 0] == 1
+
+
+def test_groups_lead_those_that_are_functions_of_them_wherever_they_stand():
+    names = ["eyes=open", "eyes=shut", "mood=calm", "mood=sad", "mood=glad", "grave", "hat", "here"]
+    rows = torch.tensor([[1.0, 0, 1, 0, 0, 0, 0, 1], [0, 1, 0, 1, 0, 1, 0, 1], [1, 0, 0, 0, 1, 0, 1, 1]])
+    rows = torch.cat([rows, rows[:1]])
+    rows[3, 6] = 1  # the calm wear hats or not
+    assert leading(list(groups(names)), rows, names).keys() == {"mood", "hat"}
+    assert leading(["mood"], rows, names)["mood"].keys() == {"eyes", "grave"}
+    assert list(leading(["grave", "eyes", "hat"], rows, names)) == ["grave", "hat"], "of two of each other the first"
+    assert list(leading(["mood", "here"], rows[:0], names)) == ["mood", "here"]

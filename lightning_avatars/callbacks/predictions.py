@@ -1,4 +1,4 @@
-"""What ``predict`` writes: one picture, or one row of a table, for each test picture."""
+"""What ``predict`` writes: one picture, or one row of a table, for each test picture that something is made of."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from lightning_avatars.images import to_picture
 
 
 class Predictions(BasePredictionWriter):
-    """Write predictions into the run's folder: images as ``<index>.png``, probabilities as a CSV per process."""
+    """Write predictions into the run's folder: images as ``<index>.png``, probabilities as a CSV per process.
+
+    A prediction of some pictures of a batch alone has their ``index``.
+    """
 
     def __init__(self) -> None:
         super().__init__("batch")
@@ -32,7 +35,7 @@ class Predictions(BasePredictionWriter):
     ) -> None:
         folder = Path(trainer.default_root_dir) / "predictions"
         folder.mkdir(parents=True, exist_ok=True)
-        index = batch["index"].tolist()
+        index = prediction.get("index", batch["index"]).tolist()
         for i, image in zip(index, prediction.get("image", ()), strict=False):
             to_picture(image).save(folder / f"{i:08d}.png")
         if "labels" in prediction:

@@ -20,7 +20,7 @@ class Domains(FaceDataset):
     """Several datasets as domains, such as photos and avatars.
 
     All must have the same channels and the same ``split``, by which each domain is split; labels are kept where all
-    have the same ones.
+    have the same ones. Of three or more that have not, the domain is the label, such as ``domain=photo``.
 
     Args:
         domains: Name -> dataset, two or more; a name is letters, digits and underscores.
@@ -47,6 +47,12 @@ class Domains(FaceDataset):
 
     @property
     def label_names(self) -> list[str]:
+        names = [f"domain={name}" for name in self.domains] if len(self.domains) > 2 else []
+        return self.shared_labels or names
+
+    @property
+    def shared_labels(self) -> list[str]:
+        """Labels that all have."""
         first, *others = (dataset.label_names for dataset in self.domains.values())
         return first if all(names == first for names in others) else []
 
@@ -58,13 +64,13 @@ class Domains(FaceDataset):
         return {name: [dataset.name, dataset.fingerprint()] for name, dataset in self.domains.items()}
 
     def pictures(self, resolution: int) -> Iterator[Picture]:
-        labelled = bool(self.label_names)
+        shared, own = bool(self.shared_labels), np.eye(len(self.domains), len(self.label_names), dtype=np.float32)
         for place, (name, dataset) in enumerate(self.domains.items()):
             for picture in dataset.pictures(resolution):
                 yield replace(
                     picture,
                     name=f"{name}/{picture.name}",
-                    labels=picture.labels if labelled else np.zeros(0, np.float32),
+                    labels=picture.labels if shared else own[place],
                     identity=picture.identity and f"{dataset.name}/{picture.identity}",
                     source=None,
                     mask=None,
@@ -73,7 +79,7 @@ class Domains(FaceDataset):
 
 
 class DomainFolders(Domains):
-    """A folder or zip of pictures for each domain.
+    """A folder or zip of pictures for each domain; of three or more, the domain is a label, for StarGAN.
 
     Args:
         domains: Name -> folder, zip or folder in a zip, two or more; a name is letters, digits and underscores.

@@ -20,7 +20,7 @@ from lightning_avatars.evaluation.real import BLOCK, spread
 from lightning_avatars.evaluation.scores import Result, Score, check_enough, size_name
 from lightning_avatars.evaluation.track import Track, on_screen
 from lightning_avatars.images import to_bytes
-from lightning_avatars.labels import groups, one_hot_groups
+from lightning_avatars.labels import groups, leading, one_hot_groups, seen_values, values, values_in
 from lightning_avatars.metrics.extractors.base import Extractor
 from lightning_avatars.metrics.features import FeatureBank
 from lightning_avatars.metrics.intervals import mean_interval
@@ -200,14 +200,10 @@ def changes_of(
         before: What those that know labels say of the real pictures, by their names.
     """
     names, rows, found = module.label_names, module.label_rows.cpu(), list[Change]()
-    followers: set[str] = set()
+    changed = [group for group, columns in groups(names).items() if module.changes[columns.start]]
     unjudged = []
-    for group, columns in groups(names).items():
+    for group, follow in leading(changed, rows, names).items():
         seen = seen_values(group, rows, names)
-        if group in followers or len(seen) < 2 or not module.changes[columns.start]:
-            continue  # it changes with another one, or can't change, or the module leaves it as it is
-        follow = functions_of(group, rows, names)
-        followers |= follow.keys()
         told = ((e, told_by(group, seen, names, e, labels, before[e.name])) for e in extractors if e.name in before)
         change = next((Change(group, judge, by, seen, follow) for judge, by in told if by), None)
         if change is not None:
@@ -255,29 +251,6 @@ def told_by(
     return found if len(told) == len(seen) else {}
 
 
-def seen_values(group: str, rows: Tensor, names: list[str]) -> Tensor:
-    """Find the values of a group that occur in label rows, R L, ascending; all of them where there are no rows."""
-    return torch.unique(values(rows - 0.5, names)[group]) if len(rows) else torch.arange(values_in(group, names))
-
-
-def functions_of(group: str, rows: Tensor, names: list[str]) -> dict[str, Tensor]:
-    """Find the groups that are functions of one in label rows, R L: group -> its columns for each value of that one.
-
-    Of values that do not occur, the columns are zeros.
-    """
-    seen = seen_values(group, rows, names)
-    if not len(rows) or len(seen) < 2:
-        return {}
-    value, found = values(rows - 0.5, names)[group], {}
-    parts = [rows[value == v] for v in seen.tolist()]
-    for other, columns in groups(names).items():
-        firsts = torch.stack([part[0, columns] for part in parts])
-        fixed = all(bool((part[:, columns] == first).all()) for part, first in zip(parts, firsts, strict=True))
-        if other != group and fixed and len(torch.unique(firsts, dim=0)) > 1:
-            found[other] = rows.new_zeros(values_in(group, names), firsts.shape[1]).index_copy(0, seen, firsts)
-    return found
-
-
 def label_columns(pictures: StorePictures, names: list[str]) -> list[int]:
     """Find the module's labels among those of the pictures; raise where some are missing."""
     known = pictures.store.label_names
@@ -287,18 +260,3 @@ def label_columns(pictures: StorePictures, names: list[str]) -> list[int]:
             f"the model changes labels that {pictures.name} does not have: {', '.join(missing)}; give data with them"
         )
     return [known.index(name) for name in names]
-
-
-def values_in(group: str, names: list[str]) -> int:
-    """Count the values of a group; a plain label is there or not."""
-    columns = groups(names)[group]
-    return columns.stop - columns.start if group in one_hot_groups(names) else 2
-
-
-def values(logits: Tensor, names: list[str]) -> dict[str, Tensor]:
-    """Number the value of each group that logits name, N each; of a plain label 1 above 0, else 0."""
-    exclusive = one_hot_groups(names)
-    return {
-        group: logits[:, columns].argmax(1) if group in exclusive else (logits[:, columns.start] > 0).long()
-        for group, columns in groups(names).items()
-    }

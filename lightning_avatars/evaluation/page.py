@@ -95,8 +95,7 @@ def row_names(module: GenerativeModule, count: int) -> list[str]:
     """Say what the versions of a picture are, one below the other, that a module shows in its preview."""
     names = ["source", "result", "target" if isinstance(module, PairedTranslation) else "there and back"]
     if isinstance(module, AttributeTranslation):
-        changed = zip(module.label_names, module.changes, strict=True)
-        names = ["source", *(name for name, changes in changed if changes)]
+        names = ["source", *module.shown]
     return [*names, *[""] * count][:count]
 
 

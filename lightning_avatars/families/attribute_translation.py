@@ -14,7 +14,7 @@ from lightning_avatars.families.base import EvaluationSet
 from lightning_avatars.families.step import Given
 from lightning_avatars.families.translation import SHOWN, Translation, TranslationStep
 from lightning_avatars.images import to_bytes, to_float
-from lightning_avatars.labels import groups, one_hot_groups
+from lightning_avatars.labels import following, functions_of, groups, leading, one_hot_groups, seen_values
 from lightning_avatars.networks.base import Discriminator
 from lightning_avatars.networks.translator import Translator
 from lightning_avatars.objectives.adversarial import Objective
@@ -62,8 +62,9 @@ class AttributeTranslation(Translation):
         generator: Turns pictures and labels into images.
         discriminator: Judges images and names their labels.
         objective: What the two minimise.
-        attributes: Groups of labels that are changed, such as ``[expression, Smiling]``; the others stay as they are.
-            All by default.
+        attributes: Groups of labels that are changed, such as ``[expression, Smiling]``, and with them those that are
+            functions of one in the training pictures, as eyes are of an expression; the others stay as they are. All
+            by default.
         kwargs: Of ``Game``.
     """
 
@@ -80,6 +81,7 @@ class AttributeTranslation(Translation):
     ) -> None:
         super().__init__(generator=generator, discriminator=discriminator, objective=objective, **kwargs)
         self.attributes = attributes
+        self.followers: tuple[Tensor, set[str]] | None = None  # of the attributes, and the label rows that tell them
         self.check()
 
     def check(self) -> None:
@@ -105,7 +107,15 @@ class AttributeTranslation(Translation):
             raise ValueError(
                 f"{named}: give groups of the data's labels, of {', '.join(columns) or 'which it has none'}"
             )
-        return [name.partition("=")[0] in chosen for name in self.label_names]
+        changed = chosen if self.attributes is None else {*chosen, *self.followers_of(chosen)}
+        return [name.partition("=")[0] in changed for name in self.label_names]
+
+    def followers_of(self, chosen: list[str]) -> set[str]:
+        """Find the groups that are functions of those that are chosen, once for the label rows that there are."""
+        if self.followers is None or self.followers[0] is not self.label_rows:
+            found = (functions_of(group, self.label_rows.cpu(), self.label_names) for group in chosen)
+            self.followers = self.label_rows, {follower for follow in found for follower in follow}
+        return self.followers[1]
 
     def other_labels(self, labels: Tensor, u: Tensor) -> Tensor:
         """Put the labels of other training pictures into those of some, N L, where they are changed.
@@ -156,16 +166,24 @@ class AttributeTranslation(Translation):
 
     def preview(self, batch: Batch) -> dict[str, Tensor]:
         some = Batch({name: values[:SHOWN] for name, values in batch.items()})
-        rows, columns = [to_float(some["image"])], groups(self.label_names)
-        for group, found in columns.items():
-            if not self.changes[found.start]:
-                continue
-            for column in range(found.start, found.stop):
-                labels = some["labels"].clone()
-                if group in one_hot_groups(self.label_names):
-                    labels[:, found] = 0
-                    labels[:, column] = 1
-                else:
-                    labels[:, column] = 1 - labels[:, column]
-                rows.append(self.translate(some, labels=labels))
-        return {"changes": torch.stack(rows, 1)}
+        asked = [self.asking(name, some["labels"]) for name in self.shown]
+        return {"changes": torch.stack([to_float(some["image"]), *(self.translate(some, labels=y) for y in asked)], 1)}
+
+    @property
+    def shown(self) -> list[str]:
+        """Name the labels that a preview asks for: what occurs in training pictures, but not what follows from it."""
+        names, rows, shown = self.label_names, self.label_rows.cpu(), list[str]()
+        columns = groups(names)
+        for group in leading([group for group, found in columns.items() if self.changes[found.start]], rows, names):
+            own = names[columns[group]]
+            shown += [own[v] for v in seen_values(group, rows, names)] if group in one_hot_groups(names) else own
+        return shown
+
+    def asking(self, name: str, labels: Tensor) -> Tensor:
+        """Set a value of a group in labels, N L, or a plain label to its contrary, and what follows from it."""
+        names, labels = self.label_names, labels.clone()
+        group, column = name.partition("=")[0], names.index(name)
+        contrary = 1 - labels[:, column]
+        labels[:, groups(names)[group]] = 0
+        labels[:, column] = 1 if group in one_hot_groups(names) else contrary
+        return following(labels, group, self.label_rows, names)

@@ -147,7 +147,7 @@ class DomainTranslation(Translation):
             have = f"has {len(data.domain_names)}, {', '.join(data.domain_names)}" if data.domain_names else "has none"
             raise ValueError(
                 f"{type(self).__name__} goes between two domains, but {data.dataset.name} {have}: use data of two, "
-                "such as avatar_styles64, or for more domains labels and AttributeTranslation"
+                "such as avatar_styles64, or between more AttributeTranslation, such as stargan, by their labels"
             )
         parted = isinstance(self.generator, PerDomainTranslator)
         if parted and list(self.generator.networks) != data.domain_names:
@@ -207,11 +207,13 @@ class DomainTranslation(Translation):
         return sets
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        made = to_bytes(self.source_planes(batch))
+        pictures = self.source_planes(batch)
+        made, there = to_bytes(pictures), torch.zeros_like(batch["domain"], dtype=torch.bool)
         for before, after in self.directions.values():
             rows = batch["domain"] == before
-            made[rows] = to_bytes(self.carried(self.source_planes(batch)[rows], after))
-        return {"image": made}
+            made[rows] = to_bytes(self.carried(pictures[rows], after))
+            there |= rows
+        return {"image": made[there], "index": batch["index"][there]}
 
     def preview(self, batch: Batch) -> dict[str, Tensor]:
         shown = {}

@@ -37,6 +37,7 @@ def translate(
     labels: str | None = None,
     recognizer: str | None = None,
     maps: Path | None = None,
+    seeds: list[int] | None = None,
     resolution: int | None = None,
     tile: int | None = None,
     overlap: int | None = None,
@@ -55,11 +56,14 @@ def translate(
         output: A folder, or a file ending in .zip, that is not there yet or empty; the sheet lies beside or in it.
         to: A domain by name, or attributes such as ``mouth=smile,eyes=happy``; a list makes several results of each
             picture. Not needed where there is only one way.
-        labels: For attributes, what the pictures show, such as ``hair=curly``.
+        labels: For attributes, what the pictures show, such as ``hair=curly``. Of a model that paints by sources and
+            labels, what the results show; what is not said is as in most training pictures.
         recognizer: For attributes, a recogniser, by name or path, that tells what else the pictures show; by default
             the one that suits the data, if it is there. What it does not know is taken for what most training
             pictures show.
         maps: Label maps of the same names as the pictures, for models that take both.
+        seeds: Of models with an encoder of what the regions of label maps look like, such as ``[0,1,2]``: a result of
+            each picture for each of these whole numbers. By default regions look as they do on average.
         resolution: Cut the largest centred square out of each picture and resize it, as for training; by default
             pictures stay as they are.
         tile: Pixels on a side of the tiles.
@@ -74,7 +78,7 @@ def translate(
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     module = load_translation(checkpoint, device_of(device))
-    ways = ways_of(module, to, labels, recognizer)
+    ways = ways_of(module, to, labels, recognizer, seeds)
     reader = reader_of(module, resolution, maps)
     painter = Painter(module, tiles_of(module, tile, overlap, resolution), batch_size)
     streamed = str(pictures) == "-"

@@ -28,7 +28,7 @@ from lightning_avatars.networks.segmenter import SegmentationNet, save_segmenter
 from tests.conf.tiny import TinyFaces
 from tests.conf.training import fit
 from tests.conf.translating import translating_checkpoint
-from tests.conf.translation import DATASETS, GAMES, PARTS, TinyPairs
+from tests.conf.translation import DATASETS, GAMES, PARTS, TinyPairs, styled
 from tests.evaluation.arrays import Shower, noise, silent
 
 COUNT = 240
@@ -75,6 +75,26 @@ def test_each_family_is_scored_at_validation_and_at_test_with_the_untranslated(t
         if "direction" in result["passport"]:
             assert count == result["passport"]["direction"]["from"]["images"] < len(faces.store.split("val"))
     assert list((tmp_path / "previews").iterdir())
+
+
+WATCHED = {name: (name, dict) for name in GAMES} | {
+    "batch norm": ("paired", lambda: {"normalized": True}), "encoder": ("paired", lambda: {"generator": styled()})
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WATCHED)
+def test_games_with_scores_and_previews_and_without_end_with_the_same_weights(tmp_path, case):
+    name, options = WATCHED[case]
+    states = []
+    for watched in (True, False):
+        module, folder = GAMES[name](**options()), tmp_path / str(watched)
+        quality = ReconstructionQuality(extractors=[judge(tmp_path)], changes=12, enabled=watched)
+        validated = Run(images=32, validate_every=8 if watched else 0)
+        fit(module, folder, data=data(name), callbacks=[quality, Preview(every=8 if watched else 0), validated])
+        states.append(module.state_dict())
+        assert (folder / "results.json").exists() == (folder / "previews").exists() == watched
+    seen, unseen = ({key: x for key, x in state.items() if isinstance(x, torch.Tensor)} for state in states)
+    assert seen.keys() == unseen.keys() and all(torch.equal(x, unseen[key]) for key, x in seen.items())
 
 
 def test_a_segmenter_finds_the_parts_in_images_that_show_them(tmp_path):

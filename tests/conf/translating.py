@@ -52,7 +52,15 @@ def part(name: str, **arguments: object) -> dict[str, Any]:
     return {"class_path": name, "init_args": arguments}
 
 
-def translating_checkpoint(path: Path, kind: str, source_channels: int = 0, maps: bool = False) -> Path:
+def translating_checkpoint(
+    path: Path,
+    kind: str,
+    source_channels: int = 0,
+    maps: bool = False,
+    attributes: list[str] | None = None,
+    rows: Tensor | None = None,
+    generator: dict[str, Any] | None = None,
+) -> Path:
     """Write a checkpoint.
 
     Args:
@@ -60,10 +68,15 @@ def translating_checkpoint(path: Path, kind: str, source_channels: int = 0, maps
         kind: ``Paired``, ``Domain``, ``OneWay`` or ``Attribute``.
         source_channels: Of pairs' sources.
         maps: Whether pairs have label maps.
+        attributes: Groups of labels that are changed; all by default.
+        rows: Labels of training pictures, which make pairs conditional.
+        generator: What translates pairs; by default that rule.
     """
     names, planes = PARTS if maps else [], source_channels + (len(PARTS) if maps else 0)
+    rows = ROWS if kind == "Attribute" else rows
+    label_dim = 0 if rows is None else 3
     rule, judge = (
-        part(f"tests.conf.{name}", source_channels=planes, label_dim=3 if kind == "Attribute" else 0)
+        part(f"tests.conf.{name}", source_channels=planes, label_dim=label_dim)
         for name in ("translating.Rule", "translation.TinyJudge")
     )
     if kind == "Domain":
@@ -73,20 +86,22 @@ def translating_checkpoint(path: Path, kind: str, source_channels: int = 0, maps
         judge = part(f"{per_domain}Discriminator", make=judge, **domains)
     game = part(
         f"lightning_avatars.families.{FILES[kind]}_translation.{kind}Translation",
-        generator=rule,
+        generator=generator or rule,
         discriminator=judge,
         objective=part("lightning_avatars.objectives.adversarial.LeastSquares"),
-        conditional=kind == "Attribute",
+        conditional=rows is not None,
     )
-    if kind == "Attribute":
+    if rows is not None:
         term = {"class": part("lightning_avatars.terms.classification.Classification")}
         game["init_args"] |= {"discriminator_terms": term, "generator_terms": term}
+    if kind == "Attribute":
+        game["init_args"]["attributes"] = attributes
     data = {"dataset": {"class_path": "tests.conf.tiny.TinyFaces"}, "resolution": 8}
     module = build({"model": game, "data": data})
     module.domain_names = ["night", "day"] if kind in ("Domain", "OneWay") else []
     module.source_channels, module.mask_names = source_channels, names
-    if kind == "Attribute":
-        module.label_names, module.label_rows = TinyFaces().label_names, ROWS
+    if rows is not None:
+        module.label_names, module.label_rows = TinyFaces().label_names, rows
     kept = {"config": module.config, "state_dict": module.state_dict()}
     WholeFiles(beside=False).save_checkpoint(kept, path)
     return path

@@ -94,6 +94,8 @@ def test_training_batches_of_three_domains(folders, tmp_path):
     red = batch["image"][:, 0, 0, 0]
     assert batch["domain"].tolist() == [0, 1, 2] * 3 and ((red >= 100).int() + (red >= 200)).tolist() == [0, 1, 2] * 3
     assert data.domain_names == ["photo", "drawing", "sketch"]
+    assert data.label_names == ["domain=photo", "domain=drawing", "domain=sketch"]
+    assert batch["labels"].tolist() == np.eye(3)[batch["domain"]].tolist()
 
 
 def test_domains_of_one_picture_are_refused(folders, tmp_path):
@@ -127,6 +129,10 @@ def test_datasets_are_joined_as_domains():
     assert [name for name, _ in store.rejected] == ["photo/7.png", "other/7.png"]
     avatars = Domains({"photo": People(), "avatar": Avatars(10)})
     assert avatars.label_names == [] and avatars.max_rejected == 0.1
+    three = {"photo": People(), "other": People("others", shift=100), "more": People("more", shift=180)}
+    assert Domains(three).label_names == People.label_names
+    three["more"] = Avatars(10)
+    assert Domains(three).label_names == ["domain=photo", "domain=other", "domain=more"]
     store = build(avatars, 8)
     assert store.labels.shape == (69, 0) and np.bincount(store.domains).tolist() == [59, 10]
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from lightning_avatars.data.base import FaceData
-from lightning_avatars.evaluation.changes import functions_of, score_changes, told_by, values
+from lightning_avatars.evaluation.changes import score_changes, told_by
 from lightning_avatars.evaluation.reconstructions import held_out
 from lightning_avatars.images import to_float
+from lightning_avatars.labels import functions_of, values
 from lightning_avatars.metrics.extractors.base import Description, Extractor
 from tests.conf.tiny import TinyFaces
 from tests.evaluation.arrays import LABELS, Shower, noise, silent

@@ -9,12 +9,13 @@ import torch
 from lightning.pytorch import Callback
 from torch import nn
 
+from lightning_avatars.callbacks.predictions import Predictions
 from lightning_avatars.callbacks.run import Run
 from lightning_avatars.images import to_bytes, to_float
 from lightning_avatars.objectives.adversarial import Relativistic
 from lightning_avatars.seeding import Draws
 from lightning_avatars.terms.cycle import Cycle, Identity
-from tests.conf.training import fit, weights
+from tests.conf.training import fit, silent_trainer, weights
 from tests.conf.translation import batch_of, count_calls, cut_game, cycle_game, data_for, informed, turn
 
 CPU = torch.device("cpu")
@@ -131,11 +132,25 @@ def test_domains_are_translated_by_name_and_scored_against_the_other_domain():
     one_way = informed(cut_game())
     assert list(one_way.evaluation_sets(batch)) == ["night_to_day"] and one_way.directions == {"night_to_day": (0, 1)}
     torch.testing.assert_close(one_way.translate(only), one_way.translate(only, to="day"))
-    made = module.predict_step(batch, 0)["image"]
-    assert torch.equal(made[::2], to_bytes(there.images))
+    made = module.predict_step(batch, 0)
+    assert torch.equal(made["image"][::2], to_bytes(there.images)) and torch.equal(made["index"], batch["index"])
     for asked, message in ((None, "say where pictures shall go: to day or night"), ("noon", "nothing leads to 'noon'")):
         with pytest.raises(ValueError, match=message):
             module.translate(batch, to=asked)
+
+
+def test_one_way_predicts_nothing_of_what_is_there_already(tmp_path):
+    module, batch = informed(cut_game()), batch_of(8)
+    made = module.predict_step(batch, 0)
+    assert torch.equal(made["image"], to_bytes(module.translate({"image": batch["image"][::2]})))
+    assert torch.equal(made["index"], batch["index"][::2])
+    data = data_for("cut", ready=True)
+    data.setup("predict")
+    trainer = silent_trainer(tmp_path, callbacks=[Predictions()])
+    trainer.predict(module, data, return_predictions=False)
+    test = data.store.split("test")
+    nights = [int(i) for i in test[data.store.domains[test] == 0]]
+    assert sorted(int(path.stem) for path in tmp_path.glob("predictions/*.png")) == nights and len(nights) < len(test)
 
 
 def test_relativistic_objectives_compare_images_of_the_same_domain():

@@ -34,6 +34,16 @@ def test_one_class_and_attributes_alone_are_the_textbooks_losses(names):
     torch.testing.assert_close(classification_loss(logits, labels, names), expected)
 
 
+def test_the_gradient_of_a_group_is_what_it_is_thought_to_be_without_what_it_is():
+    torch.manual_seed(0)
+    logits = torch.randn(3, 7, dtype=torch.double, requires_grad=True)
+    (gradient,) = torch.autograd.grad(classification_loss(logits, LABELS.double(), NAMES), logits)
+    thought = logits.detach().sigmoid()
+    for group in (slice(0, 3), slice(4, 6)):  # hair and accessories exclude each other
+        thought[:, group] = logits.detach()[:, group].softmax(1)
+    torch.testing.assert_close(gradient, (thought - LABELS) / 3 / 4)  # of three images and four groups
+
+
 def test_images_whose_labels_were_dropped_add_nothing_but_count():
     torch.manual_seed(0)
     logits = torch.randn(3, 7, requires_grad=True)

@@ -26,6 +26,22 @@ def test_all_layers_are_matched_by_their_mean_absolute_differences():
     assert turn.fake_verdict.features[0].grad.sum() == 1 and turn.real_verdict.features[0].grad is None
 
 
+def test_the_gradient_pulls_features_of_fakes_alone_towards_those_of_real_images():
+    torch.manual_seed(0)
+    fakes, reals = ([torch.randn(shape, requires_grad=True) for shape in ((2, 3), (2, 1, 4, 4))] for _ in range(2))
+    turn = SimpleNamespace(
+        fake_verdict=Verdict([], fakes), real_verdict=Verdict([], reals), module=SimpleNamespace(discriminator=None)
+    )
+    FeatureMatching()(turn).backward()
+    for fake, real in zip(fakes, reals, strict=True):
+        torch.testing.assert_close(fake.grad, (fake - real).sign().detach() / fake.numel())
+        assert real.grad is None and fake.grad.min() < 0 < fake.grad.max()
+    fakes[1].grad = None
+    FeatureReconstruction()(turn).backward()
+    torch.testing.assert_close(fakes[1].grad, 2 * (fakes[1] - reals[1]).detach() / 32)
+    assert reals[1].grad is None
+
+
 @pytest.mark.parametrize(("layer", "expected"), [(0, 4.0), (-1, 9.0)])
 def test_one_layer_is_reconstructed_by_its_mean_squared_difference(layer, expected):
     assert float(FeatureReconstruction(layer=layer)(step())) == expected

@@ -14,11 +14,13 @@ import torch
 from PIL import Image
 
 from lightning_avatars import painting, ways
+from lightning_avatars.checkpoints import load_module
 from lightning_avatars.cli import main
 from lightning_avatars.images import to_bytes, to_float, to_picture
 from lightning_avatars.metrics.extractors.base import Description
 from tests.conf.training import checkpoint_of
-from tests.conf.translating import rule, translating_checkpoint
+from tests.conf.translating import ROWS, part, rule, translating_checkpoint
+from tests.conf.translation import PARTS
 
 SIZES = [(8, 8), (8, 8), (7, 13), (21, 5), (8, 8)]
 
@@ -186,6 +188,48 @@ def test_label_maps_are_painted():
     assert pixels("translated/sheet.png").shape == (3, 12, 4 * 11 + 2)
 
 
+def test_maps_are_painted_by_labels_that_are_said_or_usual(capsys):
+    (mask,) = maps("maps", ["x"], [(8, 8)]).values()
+    for name, options, labels in (
+        ("usual", [], [0.0, 1, 0]),  # blue and small, as most of ``ROWS`` are
+        ("said", ["--labels", "colour=red,large"], [1.0, 0, 1]),
+        ("tiled", ["--labels", "colour=red", "--tile", "4", "--overlap", "0"], [1.0, 0, 0]),
+    ):
+        run("Paired", "maps", "--output", name, *options, maps=True, rows=ROWS)
+        assert torch.equal(pixels(f"{name}/x.png"), to_bytes(rule(planes(mask)[None], torch.tensor([labels])))[0])
+    translating_checkpoint(Path("ignorant.ckpt"), "Paired", maps=True, rows=ROWS[:0])
+    for checkpoint, options, message in (
+        ("ignorant", [], "paints by labels and knows no usual ones: give --labels, such as colour=red"),
+        ("Paired", ["--labels", "colour=pink"], "colour is one of red, blue"),
+        ("Paired", ["--recognizer", "judge"], "leave them out"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["translate", f"{checkpoint}.ckpt", "maps", *options])
+        assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_seeds_paint_the_same_map_in_several_ways(capsys):
+    (mask,) = maps("maps", ["x"], [(8, 8)]).values()
+    networks, small = "lightning_avatars.networks", {"width": 4, "halvings": 1}
+    encoder = part(f"{networks}.feature_encoder.FeatureEncoder", mask_names=PARTS, **small)
+    network = part(f"{networks}.pix2pixhd.Pix2PixHDTranslator", source_channels=3, encoder=encoder, blocks=1, **small)
+    run("Paired", "maps", "--seeds", "[2,0]", maps=True, generator=network)
+    assert {path.name for path in Path("translated").iterdir()} == {"x_seed_2.png", "x_seed_0.png", "sheet.png"}
+    module = load_module(Path("Paired.ckpt"))
+    for seed in (0, 2):
+        made = module.translate({"mask": mask[None]}, seeds=torch.tensor([seed]))
+        assert torch.equal(pixels(f"translated/x_seed_{seed}.png"), to_bytes(made)[0])
+    first, second = (pixels("translated/sheet.png")[:, 2:10, left : left + 8] for left in (12, 22))
+    assert torch.equal(first, pixels("translated/x_seed_2.png")) and not torch.equal(first, second)
+    run("Paired", "maps", "--seeds", "[2]", "--output", "one")
+    run("Paired", "maps", "--output", "usual")
+    assert torch.equal(pixels("one/x.png"), first) and not torch.equal(pixels("usual/x.png"), first)
+    for seeds in ("[1,1]", "[-1]", "[]"):
+        with pytest.raises(SystemExit):
+            run("Paired", "maps", "--seeds", seeds, "--output", "other")
+        assert "--seeds must be different whole numbers, 0 or more, got [" in " ".join(capsys.readouterr().err.split())
+
+
 def test_pictures_and_label_maps_of_the_same_names_go_together(given, capsys):
     known = maps("maps", ["a", "b", "c", "sub/a"], [SIZES[0], SIZES[1], (7, 12), SIZES[4]])
     run("Paired", "given", "--maps", "maps", maps=True, source_channels=1)
@@ -243,6 +287,8 @@ def test_pictures_of_quite_another_size_than_was_trained_on_are_said(given, caps
         ("Attribute", ["given"], "say by --to what to change, such as colour=red"),
         ("Attribute", ["given", "--to", "lagre"], "no label is called 'lagre'; the nearest are large"),
         ("Attribute", ["given", "--to", "large", "--labels", "colour=pink"], "colour is one of red, blue"),
+        ("OneWay", ["given", "--seeds", "[0,1]"], "FeatureEncoder, as pix2pixhd can have: leave it out"),
+        ("Paired", ["given", "--seeds", "[0,1]"], "FeatureEncoder, as pix2pixhd can have: leave it out"),
         ("Paired", ["given", "--to", "day"], "can't obey --to day: leave it out"),
     ],
 )
@@ -252,6 +298,17 @@ def test_what_cant_be_translated_is_said(given, capsys, kind, arguments, message
     said = " ".join(capsys.readouterr().err.split())
     assert stop.value.code == 2 and re.search(message, said), said
     assert not Path("translated").exists()
+
+
+def test_attributes_that_a_model_never_changed_are_refused(given, capsys):
+    translating_checkpoint(Path("few.ckpt"), "Attribute", attributes=["large"])
+    with pytest.raises(SystemExit):
+        main(["translate", "few.ckpt", "given", "--to", "[large, 'large=0,colour=red']"])
+    said = " ".join(capsys.readouterr().err.split())
+    assert "--to large=0,colour=red: this model was never trained to change colour; it changes large" in said
+    assert not Path("translated").exists()
+    main(["translate", "few.ckpt", "given/a.png", "--to", "large", "--labels", "colour=red"])
+    assert torch.equal(pixels("translated/a.png"), expected(given["a"], [1, 0, 1]))
 
 
 @pytest.mark.parametrize(

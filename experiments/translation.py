@@ -16,16 +16,29 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jsonargparse import auto_cli
-from PIL import Image
+from torch import Tensor
 
 from experiments.leaderboard import scored
 from experiments.machine import hardware
 from experiments.pages import fill
-from lightning_avatars.checkpoints import by_age
+from lightning_avatars.callbacks.preview import laid_out
+from lightning_avatars.checkpoints import by_age, load_module
+from lightning_avatars.evaluation.reconstructions import held_out
 from lightning_avatars.evaluation.scores import read_results
+from lightning_avatars.families.translation import Translation
+from lightning_avatars.images import sheet, to_bytes, to_picture
+from lightning_avatars.matching import data_of
 
 HERE = Path(__file__).with_suffix("")
-NUMBERS = {"psnr": ".2f", "ssim": ".3f", "lpips_alex": ".4f", "fd_avatarnet": ".3g", "kd_avatarnet": ".3g"}
+COLUMNS = 8  # pictures of a sheet, of each domain
+NUMBERS = {
+    "psnr": ".2f",
+    "ssim": ".3f",
+    "lpips_alex": ".4f",
+    "fd_avatarnet": ".3g",
+    "kd_avatarnet": ".3g",
+    "fid": ".3g",
+}
 NUMBERS |= {"pixel_accuracy": ".1%", "miou": ".3f", "changed": ".1%", "kept": ".1%"}
 
 
@@ -51,12 +64,13 @@ EARLIER_LEVELS = ("--model.scheduled", f"{{generator.level: {LEVELS}, discrimina
 
 
 TERMS = "lightning_avatars.terms"
-SEEN_BY_ALEXNET = (  # and compared pixel by pixel, where the recipe asks AvatarNet, which left specks
+SEEN_BY_VGG16 = (  # and compared pixel by pixel, where the recipe asks AvatarNet, which left specks
     "--model.generator_terms",
     f"{{features: {{class_path: {TERMS}.features.FeatureMatching, init_args: {{weight: 10.0}}}}, "
-    f"perceptual: {{class_path: {TERMS}.perceptual.LearnedPerceptual, init_args: {{weight: 30.0, network: alex}}}}, "
+    f"perceptual: {{class_path: {TERMS}.perceptual.LearnedPerceptual, init_args: {{weight: 20.0, network: vgg}}}}, "
     f"l1: {{class_path: {TERMS}.reconstruction.L1, init_args: {{weight: 100.0}}}}}}",
 )
+TWICE_AS_WIDE = ("--model.generator.init_args.width", "32", "--trainer.precision", "bf16-mixed")
 
 
 def in_batches_of_4(lr: float) -> tuple[str, ...]:
@@ -76,7 +90,7 @@ ROWS = {
     ),
     "pix2pix_avatar_parts128": Row("pix2pix", "avatar_parts128", 15_000, in_batches_of_4(1e-3)),
     "pix2pixhd_avatar_parts128": Row(
-        "pix2pixhd", "avatar_parts128", 15_000, (*in_batches_of_4(5e-4), *EARLIER_LEVELS, *SEEN_BY_ALEXNET)
+        "pix2pixhd", "avatar_parts128", 15_000, in_batches_of_4(5e-4) + EARLIER_LEVELS + SEEN_BY_VGG16 + TWICE_AS_WIDE
     ),
 }
 
@@ -86,6 +100,7 @@ def translation(
     images: int | None = None,
     seed: int = 0,
     perceptual: str | None = None,
+    extractors: str | None = None,
     segmenter: Path | None = None,
     runs: Path = Path("runs/translation"),
 ) -> None:
@@ -96,6 +111,7 @@ def translation(
         images: Images that every run sees, instead of each row's own.
         seed: Seed of whole runs.
         perceptual: LPIPS network of the test, such as alex, whose weights must be there.
+        extractors: Extractors of the test, such as avatarnet,inception, instead of the one that suits the data.
         segmenter: Weights of a segmenter of avatars' parts, for the rows that paint label maps.
         runs: Folder of the runs.
     """
@@ -107,6 +123,7 @@ def translation(
         if (HERE / f"{stem}.json").is_file():
             continue
         judges = ["--reconstruction.perceptual", perceptual] if perceptual else []
+        judges += ["--reconstruction.extractors", extractors] if extractors else []
         judges += ["--reconstruction.segmenter", str(segmenter)] if segmenter and "parts" in row.data else []
         results = train(row, runs / stem, seed, judges)
         facts = {"name": name, **row._asdict(), "seed": seed, "hardware": hardware()}
@@ -137,11 +154,22 @@ def train(row: Row, folder: Path, seed: int, judges: list[str]) -> list[dict[str
 
 
 def save_sheets(folder: Path, stem: str) -> None:
-    """Keep the newest preview of each kind."""
-    newest = {path.name.rpartition("_")[0]: path for path in sorted((folder / "previews").glob("*.png"))}
-    for kind, path in newest.items():
-        with Image.open(path) as picture:
-            picture.quantize(256).save(HERE / f"{stem}_{kind}.png", optimize=True)
+    """Draw sheets of the first pictures that were held out for the test, by the newest checkpoint."""
+    for kind, images in held_out_previews(by_age(folder)[-1]).items():
+        picture = to_picture(sheet(*laid_out(to_bytes(images), COLUMNS)))
+        picture.quantize(256).save(HERE / f"{stem}_{kind}.png", optimize=True)
+
+
+def held_out_previews(checkpoint: Path) -> dict[str, Tensor]:
+    """Let a checkpoint translate pictures of its data's test split; return what a preview shows of them."""
+    module = load_module(checkpoint)
+    assert isinstance(module, Translation) and module.config is not None  # all rows are
+    data = data_of(module.config)
+    data.prepare_data()
+    data.setup("test")
+    return module.preview(
+        held_out(data, "test", COLUMNS * len(data.domain_names or "1")).batch(slice(None), module.device)
+    )
 
 
 def table(rows: list[dict[str, Any]]) -> str:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from experiments import translation as experiment
@@ -64,9 +65,6 @@ class Processes:
             (folder / "checkpoints").mkdir(parents=True)
             for seen in (images // 10, images):
                 (folder / f"checkpoints/images_{seen:09d}.ckpt").touch()
-            (folder / "previews").mkdir()
-            for seen, colour in ((images // 2, "red"), (images, "blue")):
-                Image.new("RGB", (4, 4), colour).save(folder / f"previews/translation_{seen:09d}.png")
             # a run that is stopped after its end and goes on is timed again
             entries += [entry("val", images=images // 2), entry("val", images=images), entry("val", seconds=9e9)]
             entries += [entry(name="of a shorter run that this one went on from", images=images // 2)]
@@ -83,7 +81,15 @@ def value(command, option):
 def processes(here, monkeypatch):
     made = Processes()
     monkeypatch.setattr(experiment.subprocess, "run", made)
+    monkeypatch.setattr(experiment, "held_out_previews", previews)
     return made
+
+
+def previews(checkpoint):
+    """Blue pictures of the newest checkpoint, red ones of another."""
+    blue = "20000.ckpt" in checkpoint.name or "1000.ckpt" in checkpoint.name
+    picture = torch.tensor([-1.0, -1.0, 1.0] if blue else [1.0, -1.0, -1.0])
+    return {"translation": picture[None, None, :, None, None].expand(8, 3, 3, 4, 4)}
 
 
 def test_a_row_is_trained_tested_and_written_once(here, processes, tmp_path):
@@ -102,7 +108,8 @@ def test_a_row_is_trained_tested_and_written_once(here, processes, tmp_path):
     assert [found["set"] for found in written["sets"]] == ["translation", "translation_untranslated"]
     assert {found["training"]["seconds"] for found in written["sets"]} == {600.2}, "that of the first end"
     with Image.open(here / f"{stem}_translation.png") as sheet:
-        assert sheet.convert("RGB").getpixel((0, 0)) == (0, 0, 255), "the newest preview"
+        assert sheet.size == (8 * 6 + 2, 3 * 6 + 2), "eight pictures, three versions below each other"
+        assert sheet.convert("RGB").getpixel((3, 3)) == (0, 0, 255), "of the newest checkpoint"
     page = (here / "README.md").read_text()
     assert page.startswith("What people wrote.\n") and "old" not in page
     assert "| translation | 2,000 | 29.68 | 12.2 |" in page
@@ -110,13 +117,15 @@ def test_a_row_is_trained_tested_and_written_once(here, processes, tmp_path):
 
 def test_rows_have_arguments_of_their_own_and_segmenters_judge_parts_alone(processes, tmp_path):
     experiment.translation(
-        only=["cyclegan_avatar_styles32"], images=1000, seed=3, segmenter=Path("parts"), runs=tmp_path / "runs"
-    )
+        only=["cyclegan_avatar_styles32"], images=1000, seed=3, extractors="avatarnet,inception",
+        segmenter=Path("parts"), runs=tmp_path / "runs",
+    )  # fmt: skip
     fit, test = processes.commands
     assert fit[3:7] == ["--data", "avatar_styles64", "--data.resolution", "32"]
     assert [value(fit, option) for option in ("--run.images", "--seed_everything")] == ["1000", "3"]
     assert value(fit, "--trainer.default_root_dir") == str(tmp_path / "runs/cyclegan_avatar_styles32_1k_seed3")
     assert "--reconstruction.segmenter" not in test
+    assert value(test, "--reconstruction.extractors") == "avatarnet,inception"
 
 
 def test_a_row_that_is_not_there_is_refused(processes):

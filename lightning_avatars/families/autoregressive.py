@@ -35,7 +35,8 @@ class Autoregressive(GenerativeModule):
 
     The first stage is frozen. Its weights and configuration are part of this module's checkpoints and exported weights,
     so that one file is enough to sample. The codes of training pictures are computed once and kept in the cache, those
-    of mirrored pictures too where the data mirrors.
+    of mirrored pictures too where the data mirrors; where it cuts squares out of them (``data.crop_from``), those of
+    each batch are computed anew.
 
     Args:
         first_stage: Checkpoint or exported weights of an autoencoder with a codebook, such as one of ``vqvae`` or
@@ -212,7 +213,8 @@ class Autoregressive(GenerativeModule):
                 "average_half_life to null, or use the strategy ddp"
             )
         data = getattr(self.trainer, "datamodule", None)
-        if not isinstance(data, FaceData):  # codes of each batch are computed anew
+        if not isinstance(data, FaceData) or data.crop_from is not None:  # codes of each batch are computed anew
+            self.codes = None
             return
         store, sides = data.store, 2 if data.horizontal_flip else 1
         self.places = store.split("train")

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy, Strategy
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
@@ -34,6 +35,15 @@ def check_precision(precision: object) -> None:
         raise ValueError(
             f"trainer.precision {precision} rounds the weights themselves, by more than averages and late steps of "
             "optimizers move them: set it to bf16-mixed, which computes as fast, or to 32-true"
+        )
+
+
+def check_whole(strategy: Strategy) -> None:
+    """Raise a ValueError where weights would be in pieces, which averages can't follow."""
+    if isinstance(strategy, FSDPStrategy | ModelParallelStrategy):
+        raise ValueError(
+            f"{type(strategy).__name__} cuts weights into pieces, which an average can't follow: set average_half_life "
+            "to null, or use the strategy ddp"
         )
 
 

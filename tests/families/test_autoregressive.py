@@ -326,11 +326,11 @@ def test_parts_that_do_not_go_together_are_refused(options, said):
         prior(**options)
 
 
-def test_an_average_of_weights_in_pieces_is_refused():
+def test_an_average_of_weights_in_pieces_is_refused_before_they_are_cut():
     module = prior()
-    module._trainer = SimpleNamespace(strategy=FSDPStrategy())
+    module._trainer = SimpleNamespace(strategy=FSDPStrategy(), precision="32-true")
     with pytest.raises(ValueError, match="FSDPStrategy cuts weights into pieces, which an average can't follow"):
-        module.on_fit_start()
+        module.setup("fit")
 
 
 def test_there_is_no_truncation(learned):

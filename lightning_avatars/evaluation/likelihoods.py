@@ -20,7 +20,7 @@ from lightning_avatars.evaluation.passport import device_name, facts_of, version
 from lightning_avatars.evaluation.real import BLOCK, spread
 from lightning_avatars.evaluation.scores import Result, Score, check_enough, size_name
 from lightning_avatars.evaluation.track import Track, on_screen
-from lightning_avatars.families.base import GenerativeModule
+from lightning_avatars.families.base import OWN_LABELS, GenerativeModule
 from lightning_avatars.metrics.features import FeatureBank
 from lightning_avatars.metrics.likelihood import (
     CodebookUse,
@@ -173,7 +173,7 @@ def score_likelihood(
         scores |= {name: Score(float(value)) for name, value in zip(names, words.compute(), strict=True)}
     passport = {
         "images": count, "seeds": [0, count - 1], "block": block, "weights": "average" if module.averaged else "last",
-        "truncation_psi": None, "labels": "the pictures' own" if module.conditional else None, "rounding": None,
+        "truncation_psi": None, "labels": OWN_LABELS if module.conditional else None, "rounding": None,
         "reference": facts_of(pictures, split), "held_out": None, "extractors": {}, **facts,
         "importance_samples": samples if bounds else None, "dimensions": numbers, "border": border,
         "device": device_name(module.device), "versions": versions(),

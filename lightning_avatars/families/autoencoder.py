@@ -16,7 +16,7 @@ from torch.optim import Adam, Optimizer
 from lightning_avatars.data.base import FaceData
 from lightning_avatars.data.batches import Batch
 from lightning_avatars.ema import Average
-from lightning_avatars.families.base import EvaluationSet, LatentModule, check_whole
+from lightning_avatars.families.base import OWN_LABELS, EvaluationSet, LatentModule, check_whole
 from lightning_avatars.images import to_float
 from lightning_avatars.latents import Gaussian
 from lightning_avatars.memory import Need, of_activations, of_weights
@@ -186,7 +186,8 @@ class Autoencoding(LatentModule):
         return batch["labels"] if self.conditional else None
 
     def evaluation_sets(self, batch: Batch) -> dict[str, EvaluationSet]:
-        return {"reconstruction": EvaluationSet(self.reconstruct(batch), batch["image"], mask=batch.get("mask"))}
+        made, labels = self.reconstruct(batch), OWN_LABELS if self.conditional else None
+        return {"reconstruction": EvaluationSet(made, batch["image"], mask=batch.get("mask"), labels=labels)}
 
     def preview(self, batch: Batch) -> dict[str, Tensor]:
         some = Batch({name: values[:32] for name, values in batch.items()})

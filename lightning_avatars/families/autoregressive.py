@@ -159,6 +159,9 @@ class Autoregressive(GenerativeModule):
         network.train(training)
         return codes
 
+    def sampling_facts(self) -> dict[str, float | None]:
+        return dict(vars(self.sampling))
+
     def sampling_state(self) -> dict[str, Tensor]:
         parts = {"network": self.sampler, "first_stage": self.first_stage}
         return {f"{part}.{name}": t for part, module in parts.items() for name, t in module.state_dict().items()}

@@ -47,6 +47,9 @@ def check_whole(strategy: Strategy) -> None:
         )
 
 
+OWN_LABELS = "the pictures' own"  # as passports say where labels came from
+
+
 class EvaluationSet(NamedTuple):
     """Images that a module makes of a batch of real pictures, and what they are scored against."""
 
@@ -55,6 +58,7 @@ class EvaluationSet(NamedTuple):
     reference: Tensor | None = None  # bytes, M C H W: what they should be like as a set; by default the targets
     source: Tensor | None = None  # bytes, N C H W: what they were made of, scored too to tell what translation gains
     mask: Tensor | None = None  # bytes, N 1 H W: label maps of the targets, whose parts the images should show
+    labels: str | None = None  # where the labels came from that the images were made with, for passports
 
 
 class FaceModule(LightningModule):
@@ -212,6 +216,10 @@ class GenerativeModule(FaceModule):
     def word_counts(self, batch: Batch) -> Tensor | None:
         """Count how often the codes of a batch use each word of the codebook, whole numbers, K; None without one."""
         return None
+
+    def sampling_facts(self) -> dict[str, float | None]:
+        """Say what ``sample`` depends on beside weights, seeds, labels and truncation, for passports."""
+        return {}
 
     def sampling_state(self) -> dict[str, Tensor]:
         """Return the tensors that ``sample`` needs, by name, for export."""

@@ -201,6 +201,11 @@ class AdversarialAutoencoder(Adversarial):
 
     # --- training
 
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        for quantizer in quantizers_of(self.generator):
+            quantizer.seed = self.seed  # which a run that goes back has raised by now
+
     @property
     def noise_rank(self) -> int:
         return 0  # bottlenecks draw for all processes' images and take their own

@@ -249,6 +249,8 @@ class Autoencoding(LatentModule):
         return optimizer
 
     def on_fit_start(self) -> None:
+        for quantizer in quantizers_of(self.network):
+            quantizer.seed = self.seed  # which a run that goes back has raised by now
         if self.compiled:
             self.network.compile()
 

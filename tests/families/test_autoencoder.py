@@ -13,16 +13,19 @@ from lightning.pytorch.strategies import FSDPStrategy
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
+from lightning_avatars.callbacks.guard import Guard
+from lightning_avatars.callbacks.run import Run
 from lightning_avatars.checkpoints import read_checkpoint
 from lightning_avatars.families.autoencoder import Autoencoding
 from lightning_avatars.images import to_float
 from lightning_avatars.networks.convolutional import ConvolutionalAutoencoder, QuantizedConvolutionalAutoencoder
 from lightning_avatars.networks.layers.bottlenecks import DiagonalGaussian, Plain
-from lightning_avatars.networks.layers.quantizers import VectorQuantizer
+from lightning_avatars.networks.layers.quantizers import VectorQuantizer, quantizers_of
 from lightning_avatars.objectives.likelihoods import Bernoulli, DiscretizedLogistic, Gaussian
 from lightning_avatars.schedules import Linear
 from lightning_avatars.seeding import Draws
 from lightning_avatars.warm_start import start_from
+from tests.conf.autoencoders import vqgan_game
 from tests.conf.faults import equal
 from tests.conf.processes import join, start_two
 from tests.conf.training import fit, weights
@@ -278,6 +281,17 @@ def test_a_run_that_is_interrupted_ends_with_the_same_bits(tmp_path, name):
     assert torch.equal(weights(second), weights(whole)) and second.images_seen == 96
     assert equal(*(trainer.optimizers[0].state_dict() for trainer in (states[0], states[2])))
     assert not torch.equal(weights(first), weights(whole))
+
+
+@pytest.mark.parametrize("make", [quantised, vqgan_game])
+def test_words_start_anew_by_the_runs_seed_and_by_another_where_it_has_gone_back(tmp_path, make):
+    seeds = []
+    for seed, gone_back in ((0, 0), (5, 0), (5, 1)):
+        learner, guard = make(seed=seed), Guard(every=0)
+        guard.counts["gone_back"] = gone_back
+        fit(learner, tmp_path / f"{seed}_{gone_back}", 8, callbacks=[guard, Run(images=8, validate_every=0)])
+        seeds.append({quantizer.seed for quantizer in quantizers_of(learner) if quantizer.training})
+    assert seeds == [{0}, {5}, {6}]
 
 
 def parameters(learner):

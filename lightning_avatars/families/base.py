@@ -15,7 +15,7 @@ from torch import Tensor
 from lightning_avatars.data.base import FaceData
 from lightning_avatars.data.batches import Batch
 from lightning_avatars.images import to_bytes
-from lightning_avatars.latents import Prior
+from lightning_avatars.latents import Gaussian, Prior
 from lightning_avatars.memory import Need
 from lightning_avatars.networks.autoencoder import Autoencoder
 from lightning_avatars.networks.base import Generator
@@ -251,6 +251,12 @@ class LatentModule(GenerativeModule):
     @abstractmethod
     def sampler(self) -> Generator | Autoencoder:
         """The network that makes samples: the averaged one where there is an average."""
+
+    @property
+    def normal(self) -> bool:
+        """Whether latents are standard normal; of autoencoders, some only make them of such numbers."""
+        network = self.sampler
+        return isinstance(self.prior, Gaussian) and (network.normal if isinstance(network, Autoencoder) else True)
 
     def latents(self, seeds: Tensor) -> Tensor:
         """Draw one latent vector per seed, N D."""

@@ -16,7 +16,9 @@ class LikelihoodQuality(Callback):
 
     Of modules with a likelihood: the evidence lower bound and the importance-weighted bound in nats and in bits per
     dimension, and the rate. Of those with a codebook: the perplexity of its words and the share of them that held-out
-    pictures use. Logged as ``val/likelihood/bpd_elbo_1k``; lower bounds of likelihoods are upper bounds here.
+    pictures use. Logged as ``val/likelihood/bpd_elbo_1k``; lower bounds of likelihoods are upper bounds here, but not
+    those of deep belief networks: their ln Z is estimated by annealed importance sampling, in expectation too low, and
+    with it nll and bpd may be too low as well.
 
     Args:
         images: Held-out pictures that are shown, at most.

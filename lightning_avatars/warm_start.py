@@ -52,7 +52,7 @@ def check_fit(path: Path, given: dict[str, Tensor], wanted: dict[str, Tensor]) -
     problems = [
         f"{name} is {list(given[name].shape)} there and {list(tensor.shape)} here"
         for name, tensor in wanted.items()
-        if name in given and given[name].shape != tensor.shape
+        if name in given and (given[name].shape or (1,)) != (tensor.shape or (1,))  # likelihoods of old had scalars
     ]
     problems += [f"{name} is not there" for name in wanted.keys() - given.keys()]
     problems += [f"{name} is not here" for name in given.keys() - wanted.keys()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from pathlib import Path
@@ -35,7 +36,7 @@ from lightning_avatars.schedules import Steps
 from lightning_avatars.seeding import Draws
 from lightning_avatars.terms.base import Term
 from lightning_avatars.terms.gradients import R1, R2, GradientPenalty
-from tests.conf.autoencoders import vqgan_game
+from tests.conf.autoencoders import tiny_vqgan, vqgan_game
 from tests.conf.faults import equal, training_state
 from tests.conf.tiny import TinyDiscriminator, TinyFaces, TinyGenerator
 from tests.conf.training import fit, game, weights
@@ -161,12 +162,31 @@ def test_a_resumed_run_is_the_same_run(tmp_path, monkeypatch, way):
 FAMILIES = {
     "gan": game,
     "vae": lambda: Autoencoding(ConvolutionalAutoencoder(8, width=4), Gaussian()),
+    "vqvae": lambda: Autoencoding(tiny_vqgan(), Gaussian()),
     "vqgan": vqgan_game,
     "prior": prior,
     "dbn": lambda: DeepBeliefNetwork(DeepBelief(8, 3, (12,), BernoulliUnits), Steps({0: 0.0})),
     "pix2pix": paired_game,
     "recognition": lambda: Recognition(RecognitionNet(16, 3, TinyFaces().label_names, width=4)),
 }
+
+
+@pytest.mark.parametrize("family", ["vae", "vqvae", "prior", "dbn"])
+def test_likelihoods_are_trained_in_bfloat16_and_a_resumed_run_is_the_same_run(tmp_path, family):
+    def go(folder: str, images: int, precision: str = "bf16-mixed", **where: Path) -> FaceModule:
+        torch.manual_seed(0)
+        module = FAMILIES[family]()
+        fit(module, tmp_path / folder, images, save_every=40, precision=precision, **where)
+        return module
+
+    whole, first, exact = go("whole", 72), go("half", 40), go("exact", 72, "32-true")
+    go("half", 72, ckpt_path=tmp_path / "half/checkpoints/images_000000040.ckpt")
+    ends = [training_state(tmp_path / f"{folder}/checkpoints/images_000000072.ckpt") for folder in ("whole", "half")]
+    assert equal(*ends) and not torch.equal(weights(whole), weights(first))
+    assert torch.equal(weights(whole), weights(exact)) == (family == "dbn"), "whose probabilities are not rounded"
+    assert whole.latest and all(math.isfinite(value) for value in whole.latest.values())
+    assert all(t.isfinite().all() for t in whole.parameters())
+    assert {t.dtype for t in (*whole.parameters(), *whole.buffers()) if t.is_floating_point()} == {torch.float32}
 
 
 @pytest.mark.parametrize("precision", ["bf16-true", "16-true"])

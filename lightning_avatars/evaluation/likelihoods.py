@@ -12,14 +12,15 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from lightning_avatars.data.base import FaceData, Split
 from lightning_avatars.data.batches import Batch
 from lightning_avatars.data.pictures import StorePictures
 from lightning_avatars.evaluation.pairs import means
 from lightning_avatars.evaluation.passport import device_name, facts_of, versions
-from lightning_avatars.evaluation.real import BLOCK
-from lightning_avatars.evaluation.scores import Result, Score, size_name
+from lightning_avatars.evaluation.real import BLOCK, spread
+from lightning_avatars.evaluation.scores import Result, Score, check_enough, size_name
 from lightning_avatars.evaluation.track import Track, on_screen
-from lightning_avatars.families.base import GenerativeModule
+from lightning_avatars.families.base import OWN_LABELS, GenerativeModule
 from lightning_avatars.metrics.features import FeatureBank
 from lightning_avatars.metrics.likelihood import (
     CodebookUse,
@@ -33,6 +34,8 @@ from lightning_avatars.seeding import Draws, seeded
 
 AT_ONCE = 1_000 * 64**2  # pixels that are decoded together
 SEED = 0  # of what pictures become binary by
+MOST = 1_000  # held-out pictures that are shown
+SAMPLES = 10  # importance samples of each picture
 
 
 def knows_likelihoods(module: LightningModule) -> bool:
@@ -43,6 +46,17 @@ def knows_likelihoods(module: LightningModule) -> bool:
     return any(
         getattr(kind, name) is not getattr(GenerativeModule, name) for name in ("log_weights", "rates", "word_counts")
     )
+
+
+def shown(data: FaceData, split: Split, most: int = MOST) -> StorePictures:
+    """Choose pictures to ask a module about: at most so many of a split, at even distances.
+
+    Raises:
+        ValueError: There are too few for any score.
+    """
+    index = data.store.split(split)
+    check_enough(min(most, len(index)), f"pictures of the {split} split are shown")
+    return StorePictures(data.store, index[spread(len(index), most).numpy()], data.dataset.name)
 
 
 class Found(NamedTuple):
@@ -159,7 +173,7 @@ def score_likelihood(
         scores |= {name: Score(float(value)) for name, value in zip(names, words.compute(), strict=True)}
     passport = {
         "images": count, "seeds": [0, count - 1], "block": block, "weights": "average" if module.averaged else "last",
-        "truncation_psi": None, "labels": "the pictures' own" if module.conditional else None, "rounding": None,
+        "truncation_psi": None, "labels": OWN_LABELS if module.conditional else None, "rounding": None,
         "reference": facts_of(pictures, split), "held_out": None, "extractors": {}, **facts,
         "importance_samples": samples if bounds else None, "dimensions": numbers, "border": border,
         "device": device_name(module.device), "versions": versions(),

@@ -5,6 +5,7 @@ A passport has
 - ``images``: how many were scored; ``seeds``: of the first and the last of them, and ``block``: how many at a time,
   where they were drawn;
 - ``weights``: ``average`` or ``last``; ``truncation_psi``; ``labels``: where they came from; null where there is none;
+- ``sampling``: what else samples depend on, such as the ``temperature`` of a prior; null where there is nothing;
 - ``rounding``: how images became bytes; null for pictures that were bytes already;
 - ``reference``: the real pictures: ``name``, ``split``, ``images``, and ``key``, a hash of content and preparation;
   ``train`` and ``held_out`` the same of the pictures that floor and copies are told from, or null; ``pictures`` the
@@ -75,6 +76,9 @@ def device_name(device: torch.device) -> str:
 def difference(extractor: str | None, first: Mapping[str, Any], second: Mapping[str, Any]) -> str | None:
     """Say in which field two passports differ so that scores can't be compared; None where they can.
 
+    What samples depend on beside truncation differs only where both say it: families that have no temperature, files
+    of before it was noted and pictures from elsewhere are compared with all.
+
     Args:
         extractor: Name of the network that the scores were taken in, if any.
         first: A passport.
@@ -84,15 +88,15 @@ def difference(extractor: str | None, first: Mapping[str, Any], second: Mapping[
     for field in NOT_ALWAYS:
         if None in (ours[field], theirs[field]):
             del ours[field]
-    return next(
-        (f"{field} is {ours[field]!r} and {theirs[field]!r}" for field in ours if ours[field] != theirs[field]), None
-    )
+    differ = (field for field in ours if field in theirs and ours[field] != theirs[field])
+    return next((f"{field} is {ours[field]!r} and {theirs[field]!r}" for field in differ), None)
 
 
 def depended_on(extractor: str | None, passport: Mapping[str, Any]) -> dict[str, Any]:
     """Collect the fields that must agree where scores are compared."""
     fields = {field: passport.get(field) for field in ("images", "rounding", "truncation_psi", "labels")}
     fields |= {field: passport.get(field) for field in ("of", "binarisation", "dimensions")}  # of likelihoods
+    fields |= {f"sampling.{field}": value for field, value in (passport.get("sampling") or {}).items()}
     reference = passport.get("reference") or {}
     fields |= {f"reference.{field}": reference.get(field) for field in ("key", "split")}
     if extractor is None:

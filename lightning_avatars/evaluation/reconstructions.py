@@ -96,7 +96,7 @@ def score_sets(
         part.training = training
     facts = {
         "seeds": [0, count - 1], "block": block, "weights": "average" if module.averaged else "last",
-        "truncation_psi": None, "labels": None, "rounding": ROUNDING, "held_out": None,
+        "truncation_psi": None, "rounding": ROUNDING, "held_out": None,
         "device": device_name(module.device), "versions": versions(),
     }  # fmt: skip
 
@@ -114,7 +114,7 @@ def score_sets(
     for name, one in judged.items():
         scores, values = one.conclude(name)
         passport = {
-            "images": one.made, **facts, **compared_with(module, name, pictures, split),
+            "images": one.made, **facts, "labels": first[name].labels, **compared_with(module, name, pictures, split),
             "extractors": judges.facts(one.made, one.references),
         }  # fmt: skip
         if name.endswith(UNTRANSLATED):
@@ -127,7 +127,7 @@ def score_sets(
 def as_they_are(sets: Mapping[str, EvaluationSet]) -> dict[str, EvaluationSet]:
     """Make a set of the pictures that each set was made of, where they could be taken for what should come of them."""
     return {
-        f"{name}{UNTRANSLATED}": found._replace(images=to_float(found.source), source=None)
+        f"{name}{UNTRANSLATED}": found._replace(images=to_float(found.source), source=None, labels=None)
         for name, found in sets.items()
         if found.source is not None
     }

@@ -163,6 +163,7 @@ def score_samples(
         "weights": "average" if module.averaged else "last",
         "truncation_psi": truncation_psi,
         "labels": ("training pictures" if drawn.label_rows is None else "all pictures") if module.conditional else None,
+        "sampling": module.sampling_facts() or None,
         "rounding": ROUNDING,
     }
     return score(drawn, real, extractors, facts, block, track, module.label_names if module.conditional else [])

@@ -12,7 +12,7 @@ from torch import Tensor
 from lightning_avatars.data.base import FaceData
 from lightning_avatars.data.batches import Batch
 from lightning_avatars.families.adversarial import Adversarial, LatentStep
-from lightning_avatars.families.base import EvaluationSet
+from lightning_avatars.families.base import OWN_LABELS, EvaluationSet
 from lightning_avatars.families.step import Player, Step
 from lightning_avatars.images import to_float
 from lightning_avatars.latents import Gaussian
@@ -177,7 +177,8 @@ class AdversarialAutoencoder(Adversarial):
         return self.decode(self.encode(to_float(batch["image"]), labels), labels)
 
     def evaluation_sets(self, batch: Batch) -> dict[str, EvaluationSet]:
-        return {"reconstruction": EvaluationSet(self.reconstruct(batch), batch["image"], mask=batch.get("mask"))}
+        made, labels = self.reconstruct(batch), OWN_LABELS if self.conditional else None
+        return {"reconstruction": EvaluationSet(made, batch["image"], mask=batch.get("mask"), labels=labels)}
 
     def preview(self, batch: Batch) -> dict[str, Tensor]:
         some = Batch({name: values[:SHOWN] for name, values in batch.items()})
@@ -199,6 +200,11 @@ class AdversarialAutoencoder(Adversarial):
         return torch.bincount(codes.flatten(), minlength=self.generator.codebook)
 
     # --- training
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        for quantizer in quantizers_of(self.generator):
+            quantizer.seed = self.seed  # which a run that goes back has raised by now
 
     @property
     def noise_rank(self) -> int:

@@ -10,14 +10,13 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 
 from lightning_avatars.data.base import FaceData
 from lightning_avatars.data.batches import Batch
 from lightning_avatars.ema import Average
-from lightning_avatars.families.base import EvaluationSet, LatentModule
+from lightning_avatars.families.base import OWN_LABELS, EvaluationSet, LatentModule, check_whole
 from lightning_avatars.images import to_float
 from lightning_avatars.latents import Gaussian
 from lightning_avatars.memory import Need, of_activations, of_weights
@@ -103,6 +102,8 @@ class Autoencoding(LatentModule):
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
+        if stage == "fit" and self.averaged:
+            check_whole(self.trainer.strategy)
         data = getattr(self.trainer, "datamodule", None)
         if stage == "fit" and isinstance(data, FaceData):
             self.check_data(data)
@@ -185,7 +186,8 @@ class Autoencoding(LatentModule):
         return batch["labels"] if self.conditional else None
 
     def evaluation_sets(self, batch: Batch) -> dict[str, EvaluationSet]:
-        return {"reconstruction": EvaluationSet(self.reconstruct(batch), batch["image"], mask=batch.get("mask"))}
+        made, labels = self.reconstruct(batch), OWN_LABELS if self.conditional else None
+        return {"reconstruction": EvaluationSet(made, batch["image"], mask=batch.get("mask"), labels=labels)}
 
     def preview(self, batch: Batch) -> dict[str, Tensor]:
         some = Batch({name: values[:32] for name, values in batch.items()})
@@ -242,14 +244,13 @@ class Autoencoding(LatentModule):
 
     def configure_optimizers(self) -> Optimizer:
         parts = (self.network, self.likelihood)
-        return self.optimizer([p for part in parts for p in part.parameters() if p.requires_grad])
+        optimizer = self.optimizer([p for part in parts for p in part.parameters() if p.requires_grad])
+        optimizer.register_load_state_dict_post_hook(read_scalar_moments)
+        return optimizer
 
     def on_fit_start(self) -> None:
-        if self.average is not None and isinstance(self.trainer.strategy, FSDPStrategy | ModelParallelStrategy):
-            raise ValueError(
-                f"{type(self.trainer.strategy).__name__} cuts weights into pieces, which an average can't follow: set "
-                "average_half_life to null, or use the strategy ddp"
-            )
+        for quantizer in quantizers_of(self.network):
+            quantizer.seed = self.seed  # which a run that goes back has raised by now
         if self.compiled:
             self.network.compile()
 
@@ -351,3 +352,12 @@ def begin_average(module: Autoencoding, state: dict[str, Any], prefix: str, *_: 
     for name in module.likelihood_average.average.state_dict() if module.likelihood_average is not None else ():
         if f"{prefix}likelihood.{name}" in state:
             state.setdefault(f"{prefix}likelihood_average.average.{name}", state[f"{prefix}likelihood.{name}"])
+
+
+def read_scalar_moments(optimizer: Optimizer) -> None:
+    """Give moments of what a likelihood learns its shape, where they come from files older than that."""
+    kept = [(p, name, t) for p, state in optimizer.state.items() for name, t in state.items() if isinstance(t, Tensor)]
+    moments = {name for p, name, t in kept if p.ndim and t.shape == p.shape}  # and not, for one, counts of steps
+    for p, name, t in kept:
+        if name in moments and p.shape == (1,):
+            optimizer.state[p][name] = t.reshape(1)

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch.cli import OptimizerCallable
-from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
@@ -18,7 +17,7 @@ from lightning_avatars.data.base import FaceData
 from lightning_avatars.data.batches import Batch, mirrored
 from lightning_avatars.data.codes import Codes, cached_codes
 from lightning_avatars.ema import Average
-from lightning_avatars.families.base import GenerativeModule, LatentModule
+from lightning_avatars.families.base import GenerativeModule, LatentModule, check_whole
 from lightning_avatars.first_stage import load_first_stage
 from lightning_avatars.images import to_float
 from lightning_avatars.memory import Need, of_activations, of_weights
@@ -35,7 +34,8 @@ class Autoregressive(GenerativeModule):
 
     The first stage is frozen. Its weights and configuration are part of this module's checkpoints and exported weights,
     so that one file is enough to sample. The codes of training pictures are computed once and kept in the cache, those
-    of mirrored pictures too where the data mirrors.
+    of mirrored pictures too where the data mirrors; where it cuts squares out of them (``data.crop_from``), those of
+    each batch are computed anew.
 
     Args:
         first_stage: Checkpoint or exported weights of an autoencoder with a codebook, such as one of ``vqvae`` or
@@ -111,6 +111,8 @@ class Autoregressive(GenerativeModule):
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
+        if stage == "fit" and self.averaged:
+            check_whole(self.trainer.strategy)
         data = getattr(self.trainer, "datamodule", None)
         if not isinstance(data, FaceData):
             return
@@ -156,6 +158,9 @@ class Autoregressive(GenerativeModule):
             codes = self.sampling.draw(network.eval(), drawn, labels)
         network.train(training)
         return codes
+
+    def sampling_facts(self) -> dict[str, float | None]:
+        return dict(vars(self.sampling))
 
     def sampling_state(self) -> dict[str, Tensor]:
         parts = {"network": self.sampler, "first_stage": self.first_stage}
@@ -206,13 +211,9 @@ class Autoregressive(GenerativeModule):
         return Need(of_weights(self), of_activations(look))
 
     def on_fit_start(self) -> None:
-        if self.average is not None and isinstance(self.trainer.strategy, FSDPStrategy | ModelParallelStrategy):
-            raise ValueError(
-                f"{type(self.trainer.strategy).__name__} cuts weights into pieces, which an average can't follow: set "
-                "average_half_life to null, or use the strategy ddp"
-            )
         data = getattr(self.trainer, "datamodule", None)
-        if not isinstance(data, FaceData):  # codes of each batch are computed anew
+        if not isinstance(data, FaceData) or data.crop_from is not None:  # codes of each batch are computed anew
+            self.codes = None
             return
         store, sides = data.store, 2 if data.horizontal_flip else 1
         self.places = store.split("train")

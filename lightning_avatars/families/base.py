@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy, Strategy
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from lightning_avatars.data.base import FaceData
 from lightning_avatars.data.batches import Batch
 from lightning_avatars.images import to_bytes
-from lightning_avatars.latents import Prior
+from lightning_avatars.latents import Gaussian, Prior
 from lightning_avatars.memory import Need
 from lightning_avatars.networks.autoencoder import Autoencoder
 from lightning_avatars.networks.base import Generator
@@ -37,6 +38,18 @@ def check_precision(precision: object) -> None:
         )
 
 
+def check_whole(strategy: Strategy) -> None:
+    """Raise a ValueError where weights would be in pieces, which averages can't follow."""
+    if isinstance(strategy, FSDPStrategy | ModelParallelStrategy):
+        raise ValueError(
+            f"{type(strategy).__name__} cuts weights into pieces, which an average can't follow: set average_half_life "
+            "to null, or use the strategy ddp"
+        )
+
+
+OWN_LABELS = "the pictures' own"  # as passports say where labels came from
+
+
 class EvaluationSet(NamedTuple):
     """Images that a module makes of a batch of real pictures, and what they are scored against."""
 
@@ -45,6 +58,7 @@ class EvaluationSet(NamedTuple):
     reference: Tensor | None = None  # bytes, M C H W: what they should be like as a set; by default the targets
     source: Tensor | None = None  # bytes, N C H W: what they were made of, scored too to tell what translation gains
     mask: Tensor | None = None  # bytes, N 1 H W: label maps of the targets, whose parts the images should show
+    labels: str | None = None  # where the labels came from that the images were made with, for passports
 
 
 class FaceModule(LightningModule):
@@ -203,6 +217,10 @@ class GenerativeModule(FaceModule):
         """Count how often the codes of a batch use each word of the codebook, whole numbers, K; None without one."""
         return None
 
+    def sampling_facts(self) -> dict[str, float | None]:
+        """Say what ``sample`` depends on beside weights, seeds, labels and truncation, for passports."""
+        return {}
+
     def sampling_state(self) -> dict[str, Tensor]:
         """Return the tensors that ``sample`` needs, by name, for export."""
         return {name: t for name, t in self.state_dict().items() if isinstance(t, Tensor)}
@@ -233,6 +251,12 @@ class LatentModule(GenerativeModule):
     @abstractmethod
     def sampler(self) -> Generator | Autoencoder:
         """The network that makes samples: the averaged one where there is an average."""
+
+    @property
+    def normal(self) -> bool:
+        """Whether latents are standard normal; of autoencoders, some only make them of such numbers."""
+        network = self.sampler
+        return isinstance(self.prior, Gaussian) and (network.normal if isinstance(network, Autoencoder) else True)
 
     def latents(self, seeds: Tensor) -> Tensor:
         """Draw one latent vector per seed, N D."""

@@ -39,6 +39,11 @@ class Autoencoder(nn.Module, ABC):
         """Weights of the linear layer that latents go through first, outputs x length, if there is one."""
         return None
 
+    @property
+    def normal(self) -> bool:
+        """Whether latents are standard normal before an image is seen."""
+        return False
+
     @abstractmethod
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Reconstruction:
         """Encode images, N C H W in [-1, 1], draw their latents and decode them."""
@@ -76,6 +81,10 @@ class GridAutoencoder(Autoencoder):
     def between(self) -> Bottleneck:
         """What makes latents of features."""
         return self.bottleneck
+
+    @property
+    def normal(self) -> bool:
+        return self.between.normal
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Reconstruction:
         latents, *said = self.between(self.encoder(x, labels))

@@ -214,6 +214,10 @@ class LadderAutoencoder(Autoencoder):
     def levels_at(self, side: int) -> list[Level]:
         return [level for level in self.levels if level.shape[1] == side]
 
+    @property
+    def normal(self) -> bool:
+        return True  # levels are given standard normal numbers, each made one of its prior
+
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Reconstruction:
         output, drawn = self.infer(x, labels, normal_like(x.new_empty(len(x), self.latent_dim), self.training))
         log_ratio = torch.stack([level.log_ratio for level in drawn]).sum(0)

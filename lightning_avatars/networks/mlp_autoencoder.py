@@ -58,6 +58,10 @@ class MLPAutoencoder(Autoencoder):
         assert isinstance(first, nn.Linear)
         return first.weight[:, : self.latent_dim]
 
+    @property
+    def normal(self) -> bool:
+        return self.bottleneck.normal
+
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Reconstruction:
         latents, rates, losses, codes, log_ratio = self.bottleneck(self.features(x, labels))
         return Reconstruction(self.decode(latents.flatten(1), labels), rates, losses, codes, log_ratio)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,10 @@ class Likelihood(nn.Module, ABC):
 
     parameters_per_channel: int = 1  # numbers that the decoder gives for each channel of each pixel
     of: Literal["bytes", "bits", "density"]  # what has a mass; real numbers have a density alone
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_load_state_dict_pre_hook(read_scalars)  # type: ignore[no-untyped-call]
 
     @abstractmethod
     def log_prob(self, output: Tensor, image: Tensor) -> Tensor:
@@ -63,6 +67,13 @@ class Likelihood(nn.Module, ABC):
                 f"{type(self).__name__} is a likelihood of images in [-1, 1], got {image.dtype} from {low:g} to "
                 f"{high:g}: bytes become such images by images.to_float"
             )
+
+
+def read_scalars(likelihood: Likelihood, state: dict[str, Any], prefix: str, *_: object) -> None:
+    """Read what a likelihood learns from older files too, which hold it as a scalar."""
+    for name in dict(likelihood.named_parameters(prefix.removesuffix("."))):
+        if name in state and state[name].ndim == 0:
+            state[name] = state[name].reshape(1)
 
 
 class Bernoulli(Likelihood):
@@ -134,7 +145,7 @@ class Gaussian(Likelihood):
             raise ValueError(f"likelihood.sigma must be above likelihood.least, and that above 0; got {sigma}, {least}")
         self.least = math.log(least)
         above = math.log(sigma) - self.least  # the inverse of what log_deviation does
-        raw = torch.tensor((above + math.log(-math.expm1(-above))) / PACE)
+        raw = torch.tensor([(above + math.log(-math.expm1(-above))) / PACE])  # FSDP cuts no scalars
         self.raw = nn.Parameter(raw, requires_grad=learned)
 
     @property
@@ -183,7 +194,7 @@ class DiscretizedLogistic(Likelihood):
         super().__init__()
         if scale <= 0:
             raise ValueError(f"likelihood.scale must be above 0, got {scale}")
-        self.log_scale = nn.Parameter(torch.tensor(math.log(scale) / PACE))
+        self.log_scale = nn.Parameter(torch.tensor([math.log(scale) / PACE]))
 
     def log_prob(self, output: Tensor, image: Tensor) -> Tensor:
         mean, relative = output.chunk(2, dim=1)

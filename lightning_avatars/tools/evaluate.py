@@ -19,6 +19,8 @@ from lightning_avatars.evaluation.changes import score_changes
 from lightning_avatars.evaluation.extractors import load_extractor, load_extractors, load_perceptual
 from lightning_avatars.evaluation.folder_pairs import score_folder_pairs
 from lightning_avatars.evaluation.judges import Judges
+from lightning_avatars.evaluation.likelihoods import SAMPLES, knows_likelihoods, score_likelihood
+from lightning_avatars.evaluation.likelihoods import shown as asked_about
 from lightning_avatars.evaluation.page import write_page, write_translations
 from lightning_avatars.evaluation.real import BLOCK
 from lightning_avatars.evaluation.reconstructions import SetScores, makes_something, score_sets
@@ -55,6 +57,7 @@ def evaluate(
     identity: str | None = None,
     segmenter: Path | None = None,
     truncation_psi: float = 1.0,
+    likelihood_samples: int = SAMPLES,
     block: int = BLOCK,
     output: Path | None = None,
     json: Path | None = None,
@@ -64,7 +67,8 @@ def evaluate(
 
     A checkpoint is scored against the data that it was trained on, or what ``-c`` names. A folder is scored against the
     dataset that ``-c`` names, against ``--reference``, or without either one half of it against the other. A checkpoint
-    that translates is shown held-out pictures; these are scored as they are, too.
+    that translates is shown held-out pictures; these are scored as they are, too. Of a checkpoint that has a likelihood
+    or a codebook, it is also scored how likely held-out pictures are and which words they use.
 
     Args:
         subject: A checkpoint, or a folder or zip of pictures of any size and kind.
@@ -81,6 +85,7 @@ def evaluate(
         identity: An extractor that recognises faces, such as arcface, for pairs and reconstructions.
         segmenter: A ``segmenter.safetensors``, for what is made of pictures with label maps.
         truncation_psi: Below 1, samples nearer to the mean one.
+        likelihood_samples: Importance samples of each picture, for likelihoods.
         block: Images that a checkpoint makes at a time.
         output: Folder for a page of pictures to look at.
         json: File for scores and passports, which ``compare`` reads; ``-`` for the screen.
@@ -103,6 +108,7 @@ def evaluate(
         data = data_of(module.config)
     if isinstance(module, Translation):
         check_translation(module, reference, data, split, truncation_psi)
+    check_samples(likelihood_samples, module, data)
     if segmenter is not None and data is None:
         raise ValueError(
             "--segmenter judges images of the label maps of a dataset, so that it can't go with --reference"
@@ -129,10 +135,11 @@ def evaluate(
 
     pictures, real = sides(subject if module is None else None, reference, data, split, held_out)
     sets: list[SetScores] = []
+    likely: list[Result] = []
     if module is not None:
         pictures = draw_for(module, real, images or default_count(real), truncation_psi)
-        if data is not None and makes_something(module):
-            sets = score_sets(module, held_out_pictures(data, "test", MOST_SHOWN), "test", judges, block)
+        if data is not None:
+            sets, likely = score_held_out(module, data, judges, likelihood_samples, block)
         result = score_samples(module, real, judges.extractors, len(pictures), truncation_psi, block)
     else:
         pictures = some(pictures, len(pictures) if images is None else images)
@@ -140,7 +147,7 @@ def evaluate(
         sets = [score_folder_pairs(pictures, real.reference, judges)] if pairs else []
         result = score_pictures(pictures, real, judges.extractors)
 
-    results = [result, *(one.result for one in sets)]
+    results = [result, *(one.result for one in sets), *likely]
     finish(results, console, json, None if module is None else module.images_seen)
     if output is not None:
         say_page(write_page(output, pictures, real, module, sets), console)
@@ -190,6 +197,20 @@ def score_translation(
     return sets, results
 
 
+def score_held_out(
+    module: GenerativeModule, data: FaceData, judges: Judges, samples: int, block: int
+) -> tuple[list[SetScores], list[Result]]:
+    """Score what a module makes of held-out pictures, and how likely they are to it, where it knows that."""
+    sets = []
+    if makes_something(module):
+        sets = score_sets(module, held_out_pictures(data, "test", MOST_SHOWN), "test", judges, block)
+    if not knows_likelihoods(module):
+        return sets, []
+    border = data.dataset.border(data.resolution)
+    found = score_likelihood(module, asked_about(data, "test"), "test", samples, border, block)
+    return sets, [found] if found is not None else []
+
+
 def hand_over(results: list[Result], path: Path, images_seen: int | None) -> None:
     """Write scores and passports for ``compare``: to a file, or to the screen for ``-``."""
     facts = {"stage": "evaluate", "images_seen": images_seen, "training": None}
@@ -231,6 +252,17 @@ def check_segmenter(segmenter: Path | None, is_folder: bool) -> None:
     """Raise where a segmenter would have nothing to judge."""
     if is_folder and segmenter is not None:
         raise ValueError("--segmenter judges what a checkpoint makes of pictures with label maps; a folder has none")
+
+
+def check_samples(samples: int, module: GenerativeModule | None, data: FaceData | None) -> None:
+    """Raise where likelihoods can't have so many importance samples, or there are none to have them."""
+    if samples < 1:
+        raise ValueError(f"--likelihood_samples must be at least 1, got {samples}")
+    if samples != SAMPLES and (module is None or data is None or not knows_likelihoods(module)):
+        raise ValueError(
+            "--likelihood_samples is for a checkpoint that knows likelihoods, such as one of vae, and a dataset whose "
+            "held-out pictures it is asked about: leave it out"
+        )
 
 
 def check_places(output: Path | None, json: Path | None) -> None:

@@ -19,7 +19,7 @@ from lightning_avatars.exploration import factorised, linear, principal, spheric
 from lightning_avatars.families.base import LatentModule
 from lightning_avatars.images import save_sheet, to_bytes
 from lightning_avatars.labels import assign, groups
-from lightning_avatars.latents import Codes, Gaussian
+from lightning_avatars.latents import Codes
 from lightning_avatars.networks.style import StyleGenerator
 from lightning_avatars.video import save_video
 
@@ -110,7 +110,7 @@ def interpolation(look: Look) -> dict[str, Tensor]:
     ends, t = look.module.latents(look.seeds), torch.linspace(0, 1, look.steps, device=look.module.device)
     pairs = list(zip(ends, ends.roll(-1, 0), strict=True))
     found = {"interpolation_linear": look.rows(torch.stack([linear(a, b, t) for a, b in pairs]))}
-    if isinstance(look.module.prior, Gaussian):
+    if look.module.normal:
         found["interpolation_spherical"] = look.rows(torch.stack([spherical(a, b, t) for a, b in pairs]))
     return found
 
@@ -332,7 +332,7 @@ def explore(
 
 def film(look: Look, frames: int) -> Tensor:
     """Go round through all seeds, ``frames`` images of bytes from each to the next."""
-    between = spherical if isinstance(look.module.prior, Gaussian) else linear
+    between = spherical if look.module.normal else linear
     ends, t = look.module.latents(look.seeds), torch.arange(frames, device=look.module.device) / frames
     way = torch.cat([between(a, b, t) for a, b in zip(ends, ends.roll(-1, 0), strict=True)])
     labels = look.given(look.seeds[:1].expand(len(way)))

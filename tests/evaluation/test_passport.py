@@ -13,7 +13,10 @@ from lightning_avatars.evaluation.judges import Judges
 from lightning_avatars.evaluation.passport import difference
 from lightning_avatars.evaluation.reconstructions import score_sets
 from lightning_avatars.evaluation.samples import RealPictures, real_pictures, score_pictures, score_samples
+from lightning_avatars.networks.sequence import TokenSampling
+from tests.conf.autoencoders import vqgan_game
 from tests.conf.training import game
+from tests.conf.words import first_stage, prior
 from tests.evaluation.arrays import LABELS, Arrays, Quadrants, Translator, noise, silent, tiny_data
 
 
@@ -139,6 +142,35 @@ def test_equal_passports_do_not_differ(samples, sets):
         assert difference(extractor, samples, copy.deepcopy(dict(samples))) is None
         assert difference(extractor, sets, copy.deepcopy(dict(sets))) is None
     assert difference("pixels", samples, samples) is None
+
+
+SAMPLING = {"temperature": 1.0, "top_k": None, "nucleus": 1.0, "guidance": 1.0}
+
+
+def test_what_samples_depend_on_beside_is_noted_where_there_is_any(samples):
+    module = prior(sampling=TokenSampling(temperature=0.5, top_k=3))
+    found = score_samples(module, RealPictures(Arrays(noise(30))), [Quadrants()], 20, track=silent).passport
+    assert found["sampling"] == SAMPLING | {"temperature": 0.5, "top_k": 3} and samples["sampling"] is None
+    assert json.loads(json.dumps(found)) == found and "``sampling``" in passport.__doc__
+
+
+@pytest.mark.parametrize(("field", "value"), {"temperature": 0.5, "top_k": 5, "nucleus": 0.9, "guidance": 2}.items())
+def test_samples_that_were_drawn_otherwise_are_not_compared(samples, field, value):
+    one, other = (dict(samples) | {"sampling": drawn} for drawn in (SAMPLING, SAMPLING | {field: value}))
+    assert difference("quadrants", one, other) == f"sampling.{field} is {SAMPLING[field]!r} and {value!r}"
+    assert difference("quadrants", other, other) is None
+    old = {name: fact for name, fact in samples.items() if name != "sampling"}
+    for silent_one in (samples, old):
+        assert difference("quadrants", silent_one, other) is difference("quadrants", other, silent_one) is None
+    assert difference("quadrants", old, old) is difference("quadrants", samples, old) is None
+
+
+@pytest.mark.parametrize("conditional", [True, False])
+@pytest.mark.parametrize("make", [lambda with_any: first_stage(3 if with_any else 0), vqgan_game])
+def test_reconstructions_are_made_with_the_pictures_own_labels_where_with_any(make, conditional):
+    real, judges = real_pictures(tiny_data()), Judges([Quadrants()], [])
+    (found,) = score_sets(make(conditional), real.held_out, "test", judges, track=silent)
+    assert found.result.passport["labels"] == ("the pictures' own" if conditional else None)
 
 
 @pytest.mark.parametrize("field", ["rounding", "truncation_psi", "labels"])

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.distributed as dist
+from lightning.pytorch.strategies import FSDPStrategy
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
+from lightning_avatars.callbacks.guard import Guard
+from lightning_avatars.callbacks.run import Run
+from lightning_avatars.checkpoints import read_checkpoint
 from lightning_avatars.families.autoencoder import Autoencoding
 from lightning_avatars.images import to_float
 from lightning_avatars.networks.convolutional import ConvolutionalAutoencoder, QuantizedConvolutionalAutoencoder
 from lightning_avatars.networks.layers.bottlenecks import DiagonalGaussian, Plain
-from lightning_avatars.networks.layers.quantizers import VectorQuantizer
+from lightning_avatars.networks.layers.quantizers import VectorQuantizer, quantizers_of
 from lightning_avatars.objectives.likelihoods import Bernoulli, DiscretizedLogistic, Gaussian
 from lightning_avatars.schedules import Linear
 from lightning_avatars.seeding import Draws
+from lightning_avatars.warm_start import start_from
+from tests.conf.autoencoders import vqgan_game
 from tests.conf.faults import equal
 from tests.conf.processes import join, start_two
 from tests.conf.training import fit, weights
@@ -273,6 +283,17 @@ def test_a_run_that_is_interrupted_ends_with_the_same_bits(tmp_path, name):
     assert not torch.equal(weights(first), weights(whole))
 
 
+@pytest.mark.parametrize("make", [quantised, vqgan_game])
+def test_words_start_anew_by_the_runs_seed_and_by_another_where_it_has_gone_back(tmp_path, make):
+    seeds = []
+    for seed, gone_back in ((0, 0), (5, 0), (5, 1)):
+        learner, guard = make(seed=seed), Guard(every=0)
+        guard.counts["gone_back"] = gone_back
+        fit(learner, tmp_path / f"{seed}_{gone_back}", 8, callbacks=[guard, Run(images=8, validate_every=0)])
+        seeds.append({quantizer.seed for quantizer in quantizers_of(learner) if quantizer.training})
+    assert seeds == [{0}, {5}, {6}]
+
+
 def parameters(learner):
     """Flatten what is trained."""
     return torch.cat([p.detach().flatten() for p in learner.network.parameters()])
@@ -317,7 +338,61 @@ def test_files_older_than_averages_of_likelihoods_are_read_as_if_they_had_just_b
         other.load_state_dict({name: value for name, value in state.items() if name != "likelihood.raw"})
 
 
-@pytest.mark.parametrize(("likelihood", "name"), [(Gaussian, "raw"), (DiscretizedLogistic, "log_scale")])
+LEARNED = {Gaussian: "raw", DiscretizedLogistic: "log_scale"}
+
+
+@pytest.mark.parametrize("likelihood", LEARNED)
+def test_runs_of_old_whose_likelihoods_learned_scalars_go_on_with_the_same_bits(tmp_path, likelihood):
+    whole, first, second, started = (module(likelihood()) for _ in range(4))
+    fit(whole, tmp_path / "whole", 96)
+    fit(first, tmp_path / "first", 48)
+    saved = read_checkpoint(tmp_path / "first/checkpoints/images_000000048.ckpt")
+    names = [name for name in saved["state_dict"] if name.endswith(LEARNED[likelihood])]
+    assert len(names) == 2, "the average's too"
+    saved["state_dict"] |= {name: saved["state_dict"][name].squeeze(0) for name in names}
+    moments = list(saved["optimizer_states"][0]["state"].values())[-1]
+    moments |= {name: value.squeeze() for name, value in moments.items()}
+    assert moments["exp_avg"].ndim == 0
+    torch.save(saved, tmp_path / "old.ckpt")
+    fit(second, tmp_path / "second", 96, ckpt_path=tmp_path / "old.ckpt")
+    assert torch.equal(weights(second), weights(whole)) and not torch.equal(weights(first), weights(whole))
+    start_from(started, tmp_path / "old.ckpt")
+    assert torch.equal(weights(started), weights(first))
+
+
+@pytest.mark.parametrize("likelihood", LEARNED)
+def test_weights_and_what_the_likelihood_learns_can_be_cut_into_pieces(tmp_path, likelihood):
+    learner = module(likelihood(), average_half_life=None, channels_last=False)
+    dist.init_process_group("gloo", f"file://{tmp_path}/meeting", rank=0, world_size=1)
+    try:
+        mesh = init_device_mesh("cpu", (1,))
+        for part in (learner.network, learner.likelihood):
+            fully_shard(part, mesh=mesh)
+        register_fsdp_forward_method(learner.likelihood, "log_prob")
+        optimizer, image = learner.configure_optimizers(), learner.target(batch(), draws())
+        before = weights_of_pieces(learner)
+        (-learner.likelihood.log_prob(learner.network(image).output, image).mean()).backward()
+        optimizer.step()
+        moved = [not torch.equal(a, b) for a, b in zip(weights_of_pieces(learner), before, strict=True)]
+    finally:
+        dist.destroy_process_group()
+    assert moved[-1] and sum(moved) > 10
+
+
+def weights_of_pieces(learner):
+    """Copy this process's pieces of all parameters, those of the likelihood last."""
+    return [p.to_local().detach().clone() for p in learner.parameters()]
+
+
+def test_an_average_of_weights_in_pieces_is_refused_before_they_are_cut():
+    learner = module()
+    learner._trainer = SimpleNamespace(strategy=FSDPStrategy(), precision="32-true")
+    with pytest.raises(ValueError, match="FSDPStrategy cuts weights into pieces, which an average can't follow"):
+        learner.setup("fit")
+    learner.setup("test")
+
+
+@pytest.mark.parametrize(("likelihood", "name"), LEARNED.items())
 def test_what_the_likelihood_learns_is_averaged_as_the_network_is_and_scores_are_of_the_average(
     tmp_path, likelihood, name
 ):

@@ -155,6 +155,24 @@ def test_kept_codes_are_those_of_the_batches_pictures(tmp_path):
     assert seen == [True] * 20 and len(module.codes) and not (module.codes[:, 0] == module.codes[:, 1]).all()
 
 
+def test_with_crops_codes_are_those_of_what_was_cut_out(tmp_path):
+    seen = []
+
+    class Watched(Autoregressive):
+        def training_step(self, batch, batch_idx):
+            seen.append("codes" in batch)
+            return super().training_step(batch, batch_idx)
+
+    modules = {}
+    for crop_from in (None, 8, 12):
+        torch.manual_seed(0)
+        modules[crop_from] = Watched(first_stage(), partial(Transformer, width=8, layers=1, heads=1))
+        fit(modules[crop_from], tmp_path / str(crop_from), 40, data=data(crop_from=crop_from, horizontal_flip=True))
+    assert seen == [True] * 5 + [False] * 10 and modules[8].codes is modules[12].codes is None
+    assert torch.equal(weights(modules[None]), weights(modules[8])), "squares as large as the pictures are these"
+    assert not torch.equal(weights(modules[None]), weights(modules[12]))
+
+
 def test_without_data_of_ours_codes_are_those_of_each_batch(tmp_path):
     image, labels = torch.randint(0, 256, (4, 8, 3, 8, 8), dtype=torch.uint8), torch.zeros(8, 0)
     module = prior()
@@ -308,11 +326,11 @@ def test_parts_that_do_not_go_together_are_refused(options, said):
         prior(**options)
 
 
-def test_an_average_of_weights_in_pieces_is_refused():
+def test_an_average_of_weights_in_pieces_is_refused_before_they_are_cut():
     module = prior()
-    module._trainer = SimpleNamespace(strategy=FSDPStrategy())
+    module._trainer = SimpleNamespace(strategy=FSDPStrategy(), precision="32-true")
     with pytest.raises(ValueError, match="FSDPStrategy cuts weights into pieces, which an average can't follow"):
-        module.on_fit_start()
+        module.setup("fit")
 
 
 def test_there_is_no_truncation(learned):

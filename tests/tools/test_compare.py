@@ -15,6 +15,7 @@ PASSPORT = {
     "images": 500,
     "weights": "average",
     "truncation_psi": 1.0,
+    "sampling": {"temperature": 1.0},
     "labels": None,
     "rounding": "rounded",
     "reference": {"name": "avatars", "split": "train", "images": 900, "key": "aaa"},
@@ -115,6 +116,7 @@ def test_weights_may_differ_and_are_shown(capsys):
     ("field", "changed"),
     [
         ("truncation_psi", {"truncation_psi": 0.7}),
+        ("sampling.temperature", {"sampling": {"temperature": 0.5}}),
         ("rounding", {"rounding": "cut off"}),
         ("images", {"images": 499}),
         ("reference.key", {"reference": PASSPORT["reference"] | {"key": "bbb", "name": "celeba"}}),

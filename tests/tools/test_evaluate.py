@@ -14,6 +14,7 @@ from PIL import Image
 
 from lightning_avatars.cli import main
 from tests.conf.training import checkpoint_of
+from tests.conf.words import WORDS, first_stage_file
 
 COUNT = 24
 
@@ -189,6 +190,34 @@ def test_a_conditional_checkpoint_gets_a_row_of_samples_for_each_value(condition
         assert not torch.equal(rows[0], rows[1])
 
 
+@pytest.fixture(scope="module")
+def autoencoder(tmp_path_factory):
+    """A variational autoencoder's folder, with the scores of a test in it."""
+    run = tmp_path_factory.mktemp("autoencoder")
+    network = ["--model.network", "lightning_avatars.networks.convolutional.ConvolutionalAutoencoder"]
+    network += ["--model.network.resolution", "8", "--model.network.width", "4"]
+    arguments = ["-c", WORDS, *network, "--trainer.default_root_dir", str(run), "--likelihood.samples", "2"]
+    main(["fit", *arguments])
+    main(["test", *arguments, "--ckpt_path", str(run / "checkpoints/images_000000008.ckpt")])
+    return run
+
+
+def test_how_likely_held_out_pictures_are_is_scored_as_a_test_does(autoencoder, capsys):
+    tested = json.loads((autoencoder / "results.json").read_text())["results"]
+    (expected,) = (one for one in tested if (one["set"], one["stage"]) == ("likelihood", "test"))
+    path = str(autoencoder / "checkpoints/images_000000008.ckpt")
+    samples, reconstruction, found = evaluate(path, "--likelihood_samples", "2")
+    assert [samples["set"], reconstruction["set"], found["set"]] == ["samples", "reconstruction", "likelihood"]
+    assert {"nll_elbo", "nll_iwae2", "bpd_elbo", "bpd_iwae2", "rate"} == {name[:-3] for name in found["scores"]}
+    assert (found["scores"], found["passport"]) == (expected["scores"], expected["passport"])
+    assert "bpd_iwae2" in capsys.readouterr().out
+
+
+def test_words_that_held_out_pictures_use_are_counted(tmp_path):
+    *_, found = evaluate(str(first_stage_file(tmp_path / "words")))
+    assert found["set"] == "likelihood" and {"perplexity", "codes_used"} == {name[:-3] for name in found["scores"]}
+
+
 def test_json_for_the_screen_is_nothing_but_json(capsys):
     main(["evaluate", "faces", "--extractors", "avatarnet", "--json", "-"])
     captured = capsys.readouterr()
@@ -225,6 +254,8 @@ def test_jpegs_against_none_are_warned_of_in_a_line(tmp_path, capsys):
         (["faces", "--held_out", "others"], "--held_out goes with --reference"),
         (["faces", "--pairs", "true"], "--pairs compares .* give both"),
         (["faces", "--truncation_psi", "0.7"], "--truncation_psi is for a checkpoint"),
+        (["faces", "--likelihood_samples", "2"], "--likelihood_samples is for a checkpoint that knows likelihoods"),
+        (["faces", "--likelihood_samples", "0"], "--likelihood_samples must be at least 1, got 0"),
         (["faces", "--reference", "others", "-c", "avatars32"], "with --reference or with the data that -c names"),
         (["faces", "--reference", "nowhere"], "no folder or zip at nowhere"),
         (["faces", "--output", "faces/00.png"], "--output faces/00.png is a file"),

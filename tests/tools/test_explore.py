@@ -12,7 +12,15 @@ from PIL import Image
 from lightning_avatars.checkpoints import load_module
 from lightning_avatars.cli import main
 from lightning_avatars.encoding import Encoded
+from lightning_avatars.families.autoencoder import Autoencoding
 from lightning_avatars.images import to_bytes, to_float
+from lightning_avatars.networks.convolutional import ConvolutionalAutoencoder, QuantizedConvolutionalAutoencoder
+from lightning_avatars.networks.ladder import LadderAutoencoder
+from lightning_avatars.networks.layers.bottlenecks import DiagonalGaussian, Plain
+from lightning_avatars.networks.layers.quantizers import FiniteScalarQuantizer, VectorQuantizer
+from lightning_avatars.networks.mlp_autoencoder import MLPAutoencoder
+from lightning_avatars.objectives.likelihoods import Gaussian
+from lightning_avatars.tools.explore import Look, film, interpolation
 from tests.conf.encoding import encoding_checkpoint
 from tests.conf.training import checkpoint_of
 
@@ -116,9 +124,45 @@ def test_codes_have_a_sheet_each(coded):
 
 def test_autoencoders_have_sheets_of_pictures_directions_and_attributes(tmp_path):
     main(["explore", str(encoding_checkpoint(tmp_path / "a.ckpt")), "--rows", "2", "--steps", "5", "--video", "none"])
-    names = ["interpolation_linear", "interpolation_spherical", "pictures", "traversal"]
+    names = ["interpolation_linear", "pictures", "traversal"]
     names += ["vector_colour=blue", "vector_colour=red", "vector_large"]
     assert written() == [f"{name}.png" for name in names]
+
+
+def lines(a: torch.Tensor, frames: int = 4) -> torch.Tensor:
+    """Go round three latents in straight lines."""
+    t = torch.arange(frames)[:, None] / frames
+    return torch.cat([a[i] + (a[(i + 1) % 3] - a[i]) * t for i in range(3)])
+
+
+BOTTLENECKS = {
+    "normal": (lambda: ConvolutionalAutoencoder(8, bottleneck=DiagonalGaussian(4), width=4), True),
+    "plain": (lambda: ConvolutionalAutoencoder(8, bottleneck=Plain(4), width=4), False),
+    "layers": (lambda: MLPAutoencoder(8, bottleneck=DiagonalGaussian(4), width=8), True),
+    "plain layers": (lambda: MLPAutoencoder(8, bottleneck=Plain(4), width=8), False),
+    "words": (lambda: QuantizedConvolutionalAutoencoder(VectorQuantizer(8, 4), 8, grid=4, width=4), False),
+    "levels": (lambda: QuantizedConvolutionalAutoencoder(FiniteScalarQuantizer((5, 5)), 8, grid=4, width=4), False),
+    "levels of a hierarchy": (lambda: LadderAutoencoder(8, width=4), True),
+}
+
+
+@pytest.mark.parametrize("name", BOTTLENECKS)
+def test_one_goes_along_a_sphere_only_where_latents_are_normal(name, monkeypatch):
+    torch.manual_seed(0)
+    make, normal = BOTTLENECKS[name]
+    module, seen = Autoencoding(make(), Gaussian(), average_half_life=None), []
+    for location in (buffer for name, buffer in module.named_buffers() if name.endswith("location")):
+        location.fill_(0.5)
+    look, decode = Look(module, torch.arange(3), 5, 1.0, None), module.decode
+    monkeypatch.setattr(module, "decode", lambda z, labels: seen.append(z) or decode(z, labels))
+    with torch.no_grad():
+        assert ("interpolation_spherical" in interpolation(look)) == module.normal == normal
+        seen.clear()
+        assert len(film(look, 4)) == 12
+        round_in_lines = lines(module.latents(look.seeds))
+        assert torch.allclose(torch.cat(seen), round_in_lines, atol=1e-6) != normal
+        noise = torch.randn(2, module.network.latent_dim)
+        assert torch.equal(module.network.from_normal(noise), noise) == normal
 
 
 def test_pictures_go_from_one_reconstruction_to_the_next_between_the_pictures_themselves(tmp_path):

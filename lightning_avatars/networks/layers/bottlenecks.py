@@ -32,6 +32,8 @@ class Bottleneck(nn.Module, ABC):
         width: Channels that it gives, D.
     """
 
+    normal = False  # whether latents are standard normal before an image is seen
+
     def __init__(self, features: int, width: int) -> None:
         super().__init__()
         if width < 1:
@@ -101,6 +103,8 @@ class DiagonalGaussian(Bottleneck):
     Args:
         width: Channels of the latents.
     """
+
+    normal = True
 
     def __init__(self, width: int = 128) -> None:
         super().__init__(2 * width, width)

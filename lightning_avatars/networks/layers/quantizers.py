@@ -34,6 +34,7 @@ class Quantizer(Bottleneck):
         patience: Codes per word that a word may go unused.
     """
 
+    seed = 0  # of its draws: families set that of their run as training begins
     usage: Tensor  # K: running counts, whose half-life is ``window`` codes
     unused: Tensor  # K: codes since each word was used
 
@@ -194,7 +195,7 @@ class VectorQuantizer(Quantizer):
         rank, world = rank_and_world()
         local, total = len(vectors), len(vectors) * world
         sums = torch.zeros_like(self.sums).index_add_(0, codes, vectors)
-        drawn = draw_places(self.updates, self.codebook, total)
+        drawn = draw_places(self.seed, self.updates, self.codebook, total)
         fresh = vectors[(drawn - rank * local).clamp(0, local - 1)] * (drawn // local == rank)[:, None]
         found = torch.cat([sums, count(codes, self.codebook)[:, None], fresh], 1)
         add_up(found)
@@ -284,14 +285,15 @@ def count(codes: Tensor, codebook: int) -> Tensor:
     return torch.zeros(codebook, device=codes.device).index_add_(0, codes, ones)
 
 
-def draw_places(updates: Tensor, words: int, total: int) -> Tensor:
+def draw_places(seed: int, updates: Tensor, words: int, total: int) -> Tensor:
     """Draw a place below ``total`` for each word, one from each of as many equal stretches.
 
-    Whole numbers throughout, on the device and a pure function of the number of updates (the SplitMix64 finaliser of
-    Steele et al. 2014), so that all processes draw the same and none has to wait for the device.
+    Whole numbers throughout, on the device and a pure function of the run's seed and the number of updates (the
+    SplitMix64 finaliser of Steele et al. 2014), so that all processes draw the same and none has to wait for the
+    device.
     """
     number = torch.arange(words, device=updates.device)
-    x = (derive(0, "restart") + updates * words + number) * -0x61C8864680B583EB  # the golden ratio, modulo 2^64
+    x = (derive(seed, "restart") + updates * words + number) * -0x61C8864680B583EB  # the golden ratio, modulo 2^64
     x = (x ^ shifted(x, 30)) * -0x40A7B892E31B1A47
     x = (x ^ shifted(x, 27)) * -0x6B2FB644ECCEEE15
     fraction = shifted(x ^ shifted(x, 31), 64 - FRACTION)

@@ -151,12 +151,19 @@ def test_without_patience_no_word_starts_anew():
 
 
 def test_places_are_drawn_evenly_one_from_each_stretch():
-    draws = torch.stack([draw_places(torch.tensor(step), 10, 1000) for step in range(2000)])
+    draws = torch.stack([draw_places(0, torch.tensor(step), 10, 1000) for step in range(2000)])
     assert torch.equal(draws // 100, torch.arange(10).expand(2000, 10))
     within = (draws % 100).double()
     assert within.mean() == pytest.approx(49.5, abs=1) and within.std() == pytest.approx(28.87, abs=0.5)
     assert torch.corrcoef(within.T).fill_diagonal_(0).abs().max() < 0.1
-    assert int(draw_places(torch.tensor(3), 10, 4).max()) <= 3  # more words than places
+    assert int(draw_places(0, torch.tensor(3), 10, 4).max()) <= 3  # more words than places
+    others = torch.stack([draw_places(1, torch.tensor(step), 10, 1000) for step in range(2000)])
+    assert (others == draws).double().mean() == pytest.approx(0.01, abs=0.003), "another run draws others"
+
+
+def test_places_of_a_seed_never_change():
+    assert draw_places(0, torch.tensor(7), 4, 100).tolist() == [0, 41, 56, 86]
+    assert draw_places(5, torch.tensor(7), 4, 100).tolist() == [0, 43, 56, 88]
 
 
 def test_perplexity_and_life_are_those_of_running_use():

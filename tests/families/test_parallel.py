@@ -48,8 +48,8 @@ GAMES = {name: partial(lambda make, **more: game(**make(), **more), make) for na
     **TRANSLATIONS,
 }
 PICTURES = {name: name for name in TRANSLATIONS} | {"styled": "paired"}
-# numbers near zero, where two halves of a batch are summed otherwise than the whole
-ROUNDED = {"growing": 1e-5, "vaegan": 1e-5, "styled": 1e-5}
+# numbers near zero, where two halves of a batch are summed otherwise than the whole; how far depends on the processor
+ROUNDED = {"growing": 1e-5, "vaegan": 1e-5, "vqgan": 1e-5, "styled": 1e-5}
 IMAGES = defaultdict(lambda: 160, styled=80)  # 20 batches; ten where instance norm of few pixels makes them part
 
 

@@ -30,7 +30,7 @@ from lightning_avatars.images import sheet, to_bytes, to_picture
 from lightning_avatars.matching import data_of
 
 HERE = Path(__file__).with_suffix("")
-COLUMNS = 8  # pictures of a sheet, of each domain
+COLUMNS, SHOWN = 8, 16  # of a sheet, and pictures of each domain
 NUMBERS = {
     "psnr": ".2f",
     "ssim": ".3f",
@@ -73,17 +73,23 @@ SEEN_BY_VGG16 = (  # and compared pixel by pixel, where the recipe asks AvatarNe
 TWICE_AS_WIDE = ("--model.generator.init_args.width", "32", "--trainer.precision", "bf16-mixed")
 
 
+def falling(lr: float, first: int, last: int) -> tuple[str, ...]:
+    """Let both players' learning rates fall to zero."""
+    schedule = f"{{class_path: {SCHEDULES}.Linear, init_args: {{start: {lr}, end: 0.0, first: {first}, last: {last}}}}}"
+    return ("--model.optimizer_schedules", f"{{generator.lr: {schedule}, discriminator.lr: {schedule}}}")
+
+
 def in_batches_of_4(lr: float) -> tuple[str, ...]:
     """Train with more turns of as many images, the last 5,000 of 15,000 with learning rates that fall to zero."""
-    falling = f"{{class_path: {SCHEDULES}.Linear, init_args: {{start: {lr}, end: 0.0, first: 10000, last: 15000}}}}"
-    both = f"{{generator.lr: {falling}, discriminator.lr: {falling}}}"
-    return ("--data.batch_size", "4", "--model.optimizer_schedules", both)
+    return ("--data.batch_size", "4", *falling(lr, 10_000, 15_000))
 
 
 ROWS = {
     "pix2pix_avatar_parts64": Row("pix2pix", "avatar_parts64", 20_000),
     "spade_avatar_parts64": Row("spade", "avatar_parts64", 20_000),
-    "cyclegan_avatar_styles32": Row("cyclegan", "avatar_styles64", 16_000, ("--data.resolution", "32")),
+    "cyclegan_avatar_styles32": Row(
+        "cyclegan", "avatar_styles64", 45_000, ("--data.resolution", "32", *falling(5e-4, 20_000, 45_000))
+    ),
     "cut_avatar_styles32": Row("cut", "avatar_styles64", 16_000, ("--data.resolution", "32")),
     "stargan_avatar_expressions64": Row(
         "stargan", "avatar_expressions64", 60_000, ("--data.dataset.attributes", "[]", "--data.batch_size", "8")
@@ -167,9 +173,8 @@ def held_out_previews(checkpoint: Path) -> dict[str, Tensor]:
     data = data_of(module.config)
     data.prepare_data()
     data.setup("test")
-    return module.preview(
-        held_out(data, "test", COLUMNS * len(data.domain_names or "1")).batch(slice(None), module.device)
-    )
+    pictures = held_out(data, "test", SHOWN * max(len(data.domain_names), 1))
+    return module.preview(pictures.batch(slice(None), module.device))
 
 
 def table(rows: list[dict[str, Any]]) -> str:

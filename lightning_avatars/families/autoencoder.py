@@ -51,7 +51,8 @@ class Autoencoding(LatentModule):
         conditional: Whether the network is given the labels.
         average_half_life: Half-life in images of the average of the weights, and of what the likelihood learns, which
             all images and scores come from; null for none.
-        channels_last: Keep convolutions' tensors in channels-last order, which most GPUs and CPUs prefer.
+        channels_last: Keep convolutions' tensors in channels-last order, which most GPUs and CPUs prefer; false where
+            FSDP cuts weights, which takes contiguous ones alone.
         compile: Compile the network.
         seed: Seed of every draw that training makes.
     """

@@ -43,7 +43,8 @@ def test_the_distance_is_that_of_unit_features_of_avatarnets_blocks():
     assert float(loss) == pytest.approx(expected, rel=1e-4) and expected > 0.1
     loss.backward()
     assert turn.fake.grad.abs().sum((0, 2, 3)).min() > 0
-    assert float(Perceptual()(SimpleNamespace(fake=turn.fake, target=turn.fake.detach()))) < 1e-10  # one of the two is resized by matrices
+    same = float(Perceptual()(SimpleNamespace(fake=turn.fake, target=turn.fake.detach())))
+    assert same < 1e-10, "but for rounding: one of the two is resized by matrices"
 
 
 def test_last_features_and_grey_pictures_of_other_extractors_are_compared_too():

@@ -42,7 +42,7 @@ class Inception(Extractor):
             self.classes, self.without_classes = len(self.heads), ""
         else:
             self.without_classes = (
-                f"{path} lacks the last layer, which names the classes: put {INCEPTION.file} in its place, or run "
+                f"{path.name} lacks the last layer, which names the classes: put {INCEPTION.file} in its place, or run "
                 f"`lightning-avatars weights --fetch {INCEPTION.name}`"
             )
 

@@ -70,6 +70,7 @@ def test_grey_images_are_described_as_coloured_ones_of_equal_channels(ours):
 def test_without_the_last_layer_there_are_no_classes_and_the_reason_is_said(ours):
     assert ours(noise(32, 32)).logits is None
     assert "lacks the last layer" in ours.without_classes
+    assert "/" not in ours.without_classes, "passports hold it, and no folder of the machine"
     assert "lightning-avatars weights --fetch inception" in ours.without_classes
 
 

@@ -2,7 +2,7 @@
 
 python -m experiments.stylegan2.beginning
 
-A way that is already in ``results.json`` at that number of images is not trained again.
+A way that is in ``results.json`` at that number of images, and whose run is still there, is not trained again.
 """
 
 from __future__ import annotations

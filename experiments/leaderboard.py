@@ -53,6 +53,13 @@ def cosine(start: float, end: float) -> str:
     )
 
 
+def schedules_of_both(options: dict[str, str]) -> str:
+    """Write the schedules of both players' optimizers, given one for each option."""
+    players = ("generator", "discriminator")
+    chosen = (f"{player}.{name}: {schedule}" for player in players for name, schedule in options.items())
+    return f"{{{', '.join(chosen)}}}"
+
+
 def falling(options: dict[str, str], terms: dict[str, str]) -> tuple[str, ...]:
     """Write arguments that give both players' optimizers, and the discriminator's terms, schedules.
 
@@ -60,10 +67,8 @@ def falling(options: dict[str, str], terms: dict[str, str]) -> tuple[str, ...]:
         options: Option of the optimizers -> its schedule.
         terms: Term -> the schedule of its weight.
     """
-    players = ("generator", "discriminator")
-    of_both = ", ".join(f"{player}.{name}: {schedule}" for player in players for name, schedule in options.items())
     weights = [f"--model.discriminator_terms.{term}.init_args.weight={weight}" for term, weight in terms.items()]
-    return (f"--model.optimizer_schedules={{{of_both}}}", *weights)
+    return (f"--model.optimizer_schedules={schedules_of_both(options)}", *weights)
 
 
 def of_both(argument: str) -> tuple[str, ...]:

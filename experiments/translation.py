@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from jsonargparse import auto_cli
 from torch import Tensor
 
-from experiments.leaderboard import scored
+from experiments.leaderboard import schedules_of_both, scored
 from experiments.machine import hardware
 from experiments.pages import fill
 from lightning_avatars.callbacks.preview import laid_out
@@ -73,22 +73,22 @@ SEEN_BY_VGG16 = (  # and compared pixel by pixel, where the recipe asks AvatarNe
 TWICE_AS_WIDE = ("--model.generator.init_args.width", "32", "--trainer.precision", "bf16-mixed")
 
 
-def falling(lr: float, first: int, last: int) -> tuple[str, ...]:
+def to_zero(lr: float, first: int, last: int) -> tuple[str, ...]:
     """Let both players' learning rates fall to zero."""
     schedule = f"{{class_path: {SCHEDULES}.Linear, init_args: {{start: {lr}, end: 0.0, first: {first}, last: {last}}}}}"
-    return ("--model.optimizer_schedules", f"{{generator.lr: {schedule}, discriminator.lr: {schedule}}}")
+    return ("--model.optimizer_schedules", schedules_of_both({"lr": schedule}))
 
 
 def in_batches_of_4(lr: float) -> tuple[str, ...]:
     """Train with more turns of as many images, the last 5,000 of 15,000 with learning rates that fall to zero."""
-    return ("--data.batch_size", "4", *falling(lr, 10_000, 15_000))
+    return ("--data.batch_size", "4", *to_zero(lr, 10_000, 15_000))
 
 
 ROWS = {
     "pix2pix_avatar_parts64": Row("pix2pix", "avatar_parts64", 20_000),
     "spade_avatar_parts64": Row("spade", "avatar_parts64", 20_000),
     "cyclegan_avatar_styles32": Row(
-        "cyclegan", "avatar_styles64", 45_000, ("--data.resolution", "32", *falling(5e-4, 20_000, 45_000))
+        "cyclegan", "avatar_styles64", 45_000, ("--data.resolution", "32", *to_zero(5e-4, 20_000, 45_000))
     ),
     "cut_avatar_styles32": Row("cut", "avatar_styles64", 16_000, ("--data.resolution", "32")),
     "stargan_avatar_expressions64": Row(

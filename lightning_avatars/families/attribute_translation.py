@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_avatars.data.base import FaceData
 from lightning_avatars.data.batches import Batch
-from lightning_avatars.families.base import EvaluationSet
+from lightning_avatars.families.base import OWN_LABELS, EvaluationSet
 from lightning_avatars.families.step import Given
 from lightning_avatars.families.translation import SHOWN, Translation, TranslationStep
 from lightning_avatars.images import to_bytes, to_float
@@ -94,7 +94,18 @@ class AttributeTranslation(Translation):
 
     def check_data(self, data: FaceData) -> None:
         super().check_data(data)
-        self.changes  # noqa: B018 - raises where the data have no such labels
+        self.check_leaders()
+
+    def check_leaders(self) -> None:
+        """Raise a ValueError where what is changed can't change alone."""
+        columns, rows = groups(self.label_names), self.label_rows.cpu()
+        for leader in (group for group, found in columns.items() if not self.changes[found.start]):
+            led = functions_of(leader, rows, self.label_names).keys() & set(self.attributes or ())
+            if led:
+                raise ValueError(
+                    f"attributes names {min(led)!r}, which follows from {leader!r} in the training pictures: none of "
+                    f"them shows it changed alone. Name {leader!r} instead, and what follows from it changes with it"
+                )
 
     @property
     def changes(self) -> list[bool]:
@@ -151,10 +162,12 @@ class AttributeTranslation(Translation):
         sets, labels = {}, self.drawn_labels(batch)
         made = self.ordered(to_float(to_bytes(self.translate(batch, labels=labels))))
         back = self.changed(made, batch["labels"])
-        sets["reconstruction"] = EvaluationSet(back, batch["image"], mask=batch.get("mask"))
+        there = f"of training pictures, then {OWN_LABELS}"
+        sets["reconstruction"] = EvaluationSet(back, batch["image"], mask=batch.get("mask"), labels=there)
         if "other" in batch:
             images = self.translate(batch, labels=batch["other_labels"])
-            sets["counterpart"] = EvaluationSet(images, batch["other"], source=batch["image"])
+            of = "the counterparts'"
+            sets["counterpart"] = EvaluationSet(images, batch["other"], source=batch["image"], labels=of)
         return sets
 
     def drawn_labels(self, batch: Batch) -> Tensor:

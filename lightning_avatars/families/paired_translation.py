@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lightning_avatars.data.base import FaceData
 from lightning_avatars.data.batches import Batch
-from lightning_avatars.families.base import EvaluationSet
+from lightning_avatars.families.base import OWN_LABELS, EvaluationSet
 from lightning_avatars.families.translation import SHOWN, Translation, TranslationStep
 from lightning_avatars.images import coloured, to_float
 from lightning_avatars.networks.base import Discriminator, Verdict
@@ -170,8 +170,9 @@ class PairedTranslation(Translation):
     def evaluation_sets(self, batch: Batch) -> dict[str, EvaluationSet]:
         alike = self.source_channels == batch["image"].shape[1]
         source = batch["source"] if alike else None
-        images = self.translate(batch)
-        return {"translation": EvaluationSet(images, batch["image"], source=source, mask=batch.get("mask"))}
+        images, labels = self.translate(batch), OWN_LABELS if self.conditional else None
+        made = EvaluationSet(images, batch["image"], source=source, mask=batch.get("mask"), labels=labels)
+        return {"translation": made}
 
     def preview(self, batch: Batch) -> dict[str, Tensor]:
         some = Batch({name: values[:SHOWN] for name, values in batch.items()})

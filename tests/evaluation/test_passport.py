@@ -14,8 +14,10 @@ from lightning_avatars.evaluation.passport import difference
 from lightning_avatars.evaluation.reconstructions import score_sets
 from lightning_avatars.evaluation.samples import RealPictures, real_pictures, score_pictures, score_samples
 from lightning_avatars.networks.sequence import TokenSampling
+from lightning_avatars.terms.classification import Classification
 from tests.conf.autoencoders import vqgan_game
 from tests.conf.training import game
+from tests.conf.translation import TinyJudge, TinyTranslator, batch_of, informed, paired_game
 from tests.conf.words import first_stage, prior
 from tests.evaluation.arrays import LABELS, Arrays, Quadrants, Translator, noise, silent, tiny_data
 
@@ -171,6 +173,16 @@ def test_reconstructions_are_made_with_the_pictures_own_labels_where_with_any(ma
     real, judges = real_pictures(tiny_data()), Judges([Quadrants()], [])
     (found,) = score_sets(make(conditional), real.held_out, "test", judges, track=silent)
     assert found.result.passport["labels"] == ("the pictures' own" if conditional else None)
+
+
+@pytest.mark.parametrize("conditional", [True, False])
+def test_conditional_pairs_are_translated_with_the_pictures_own_labels(conditional):
+    size = {"label_dim": 3 if conditional else 0, "source_channels": 4}
+    parts = {"generator": TinyTranslator(**size), "discriminator": TinyJudge(**size)}
+    terms = {"discriminator_terms": {"class": Classification(made=0.0)} if conditional else {}, "generator_terms": {}}
+    module = informed(paired_game(conditional=conditional, **parts, **terms))
+    made = module.evaluation_sets(batch_of())["translation"]
+    assert made.labels == ("the pictures' own" if conditional else None) and made.target is not None
 
 
 @pytest.mark.parametrize("field", ["rounding", "truncation_psi", "labels"])

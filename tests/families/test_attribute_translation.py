@@ -61,6 +61,16 @@ def test_what_follows_from_an_attribute_changes_with_it():
     assert all(module.changes)
 
 
+@pytest.mark.parametrize("attributes", [None, ["mood"], ["hat"], ["mood", "eyes"]])
+def test_attributes_that_lead_or_are_alone_can_be_changed(attributes):
+    moody(attributes=attributes).check_leaders()
+
+
+def test_an_attribute_that_follows_from_one_that_stays_is_refused():
+    with pytest.raises(ValueError, match=r"names 'eyes', which follows from 'mood' .* Name 'mood' instead"):
+        moody(attributes=["hat", "eyes"]).check_leaders()
+
+
 @pytest.mark.parametrize(("attributes", "last"), [(None, ["hat"]), (["mood"], [])])
 def test_previews_ask_for_what_there_is_and_the_page_names_it(attributes, last):
     module, batch = moody(attributes=attributes), batch_of()
@@ -101,6 +111,8 @@ def test_attributes_are_scored_against_counterparts_and_the_way_back():
         sets["reconstruction"].images, module.translate({"image": there}, labels=batch["labels"])
     )
     assert torch.equal(sets["reconstruction"].target, batch["image"])
+    asked = [sets[name].labels for name in ("reconstruction", "counterpart")]
+    assert asked == ["of training pictures, then the pictures' own", "the counterparts'"]
     del batch["other"]
     assert list(module.evaluation_sets(batch)) == ["reconstruction"]
     shown = module.preview(batch)["changes"]

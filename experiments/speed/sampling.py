@@ -93,7 +93,7 @@ def compared(size: str, tokens: int, batch: int, rounds: int, device: torch.devi
     return row
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def anew(how: TokenSampling, network: Transformer, uniforms: Tensor) -> Tensor:
     """Draw tokens with the whole sequence so far seen again for each."""
     tokens = torch.full((len(uniforms), 1), network.vocabulary, device=uniforms.device)

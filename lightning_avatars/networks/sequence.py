@@ -88,9 +88,8 @@ class TokenSampling:
             raise ValueError(f"guidance must be 0 or more, got {guidance}")
         self.temperature, self.top_k, self.nucleus, self.guidance = temperature, top_k, nucleus, guidance
 
-    @torch.no_grad()
     def draw(self, network: SequenceNetwork, uniforms: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Draw sequences token by token.
+        """Draw sequences token by token, without gradients.
 
         Args:
             network: Foretells the tokens.
@@ -100,6 +99,12 @@ class TokenSampling:
         Returns:
             Tokens, N T.
         """
+        with torch.inference_mode():  # a tenth faster than no_grad: a token's time is that of many small calls
+            tokens = self.one_by_one(network, uniforms, labels)
+        return tokens.clone()  # which may take part in training
+
+    def one_by_one(self, network: SequenceNetwork, uniforms: Tensor, labels: Tensor | None) -> Tensor:
+        """Draw sequences as ``draw`` does."""
         count = len(uniforms)
         guided = self.guidance != 1 and labels is not None
         both = torch.cat([labels, torch.zeros_like(labels)]) if guided and labels is not None else labels

@@ -145,7 +145,8 @@ class Attention(nn.Module):
             turns: Rotary positions of these tokens, T x half a head's width; None where positions are learned.
             kept: Keys and values of earlier tokens, N heads room width, and how many these are; room is filled.
         """
-        query, key, value = self.inputs(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # N heads T width
+        parts = self.inputs(x).view(*x.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        query, key, value = parts.unbind()  # N heads T width
         if turns is not None:
             query, key = turned(query, turns), turned(key, turns)
         if kept is None:
@@ -153,11 +154,12 @@ class Attention(nn.Module):
             y = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=True)
         else:
             keys, values, first = kept
-            last = first + x.shape[1]
-            keys[:, :, first:last], values[:, :, first:last] = key, value
-            seen = None if last == first + 1 else x.new_ones(last - first, last, dtype=torch.bool).tril(first)
-            query = query.to(keys.dtype)
-            y = F.scaled_dot_product_attention(query, keys[:, :, :last], values[:, :, :last], attn_mask=seen)
+            count, last = x.shape[1], first + x.shape[1]
+            keys.narrow(2, first, count).copy_(key)  # faster than to index
+            values.narrow(2, first, count).copy_(value)
+            seen = None if count == 1 else x.new_ones(count, last, dtype=torch.bool).tril(first)
+            keys, values = keys.narrow(2, 0, last), values.narrow(2, 0, last)
+            y = F.scaled_dot_product_attention(query.to(keys.dtype), keys, values, attn_mask=seen)
         added: Tensor = self.output(y.transpose(1, 2).flatten(2).to(x.dtype))
         return added
 

@@ -3,7 +3,8 @@
 python -m experiments.leaderboard --images 100_000 --paths.mnist32 <folder of the idx files>
 
 A row that is already in ``experiments/results`` at that number of images is not trained again. ``--variant`` trains the
-models in another way than their configurations say, one of ``VARIANTS``, beside the rows that there are.
+models in another way than their configurations say, one of ``VARIANTS``, beside the rows that there are. ``--fid 2000``
+adds what Inception says of so many samples, also to rows whose checkpoints are still in ``runs/leaderboard``.
 """
 
 from __future__ import annotations
@@ -21,15 +22,18 @@ from typing import NamedTuple
 from jsonargparse import auto_cli
 from PIL import Image
 
+from experiments.inception import in_inceptions_features
 from experiments.machine import hardware
 from experiments.pages import fill
 from lightning_avatars import shipped
+from lightning_avatars.checkpoints import by_age
 from lightning_avatars.evaluation.scores import read_results
 from lightning_avatars.metrics.weights import ALEXNET, ALEXNET_FEATURES, weights_folder
 
 HERE = Path(__file__).parent
 RESULTS, TABLE = HERE / "results", HERE / "README.md"
 BESIDE = ("precision", "recall", "coverage", "copied")
+FURTHER = ("FID", "attributes right", "seconds", "images/s", "seeds", "sheet")
 TRANSLATIONS = ("pix2pix", "pix2pixhd", "spade", "cyclegan", "cut", "stargan")  # experiments.translation has these
 OF_PICTURES = {  # of what a model makes of given pictures: column -> set and kind of score, and how it is written
     "PSNR": ("reconstruction", "psnr", ".1f"),
@@ -158,6 +162,7 @@ def leaderboard(
     images: int = 100_000,
     paths: dict[str, str] | None = None,
     variant: str | None = None,
+    fid: int | None = None,
 ) -> None:
     """Fill in the missing rows and write ``experiments/README.md`` anew.
 
@@ -168,6 +173,7 @@ def leaderboard(
         images: Images that every run sees.
         paths: Data configuration -> folder of the pictures, where they are not drawn here.
         variant: Another way to train than the configurations say.
+        fid: How many samples to take the Fréchet Inception distance of, which takes minutes; by default none is taken.
     """
     if variant not in (None, *VARIANTS):
         raise ValueError(f"there is no variant {variant!r}: choose of {', '.join(VARIANTS)}")
@@ -175,6 +181,8 @@ def leaderboard(
         entry = Entry(model, faces, seed, images, (paths or {}).get(faces), variant)
         if not entry.row.is_file():
             train(entry)
+        if fid is not None:
+            judge(entry, fid)
     rows = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*_seed*.json"))]
     fill(TABLE, "leaderboard", table(rows))
     fill(TABLE, "reconstructions", reconstructions(rows))
@@ -209,6 +217,17 @@ def train(entry: Entry) -> None:
         facts["first_stage_seconds"] = json.loads(first.read_text())["training"]["seconds"]
     subprocess.run(command, check=True, env=os.environ | {"WANDB_MODE": "disabled"})
     keep(folder, entry.row, facts)
+
+
+def judge(entry: Entry, images: int) -> None:
+    """Add Inception's scores to a row that has none, of the last checkpoint of its run."""
+    row, checkpoints = json.loads(entry.row.read_text()), by_age(RUNS / entry.row.stem)
+    if "inception" in row:
+        return
+    if not checkpoints:
+        raise FileNotFoundError(f"{entry.row.stem} has no checkpoint in {RUNS}: remove its row, and it is trained anew")
+    row |= {"inception": in_inceptions_features(checkpoints[-1], images)}
+    entry.row.write_text(json.dumps(row, indent=2) + "\n")
 
 
 def alexnet_is_there() -> bool:
@@ -277,14 +296,27 @@ def table(rows: list[dict]) -> str:
         parts += [
             f"### {faces}, {images:,} images\n",
             f"`{score}` with its 95 % interval, against {split['images']:,} pictures of the {split['split']} split. As "
-            f"many real pictures never trained on score (the floor): {known}. Made on {made_on}.{meanings(chosen)}\n",
-            f"| model | `{score}` | {' | '.join(BESIDE)} | attributes right | seconds | images/s | seeds | sheet |",
-            "|---" * (len(BESIDE) + 7) + "|",
+            f"many real pictures never trained on score (the floor): {known}. Made on {made_on}.{meanings(chosen)}"
+            f"{of_inception(chosen)}\n",
+            f"| {' | '.join(('model', f'`{score}`', *BESIDE, *FURTHER))} |",
+            "|---" * (len(BESIDE) + len(FURTHER) + 2) + "|",
         ]
         for group in sorted(grouped(chosen), key=lambda group: mean(row["scores"][score]["value"] for row in group)):
             parts.append("| " + " | ".join(cells(group, score)) + " |")
         parts += ["", *courses(chosen, score)]
     return "\n".join(parts)
+
+
+def of_inception(rows: list[dict]) -> str:
+    """Say of how many samples the Fréchet Inception distance is, and what its floor is, where there is one."""
+    found = next((row["inception"] for row in rows if "inception" in row), None)
+    if found is None:
+        return ""
+    passport, floor = found["passport"], scored(found, "fid")["floor"]
+    return (
+        f" FID: of {passport['images']:,} samples against {passport['reference']['images']:,} pictures of the "
+        f"{passport['reference']['split']} split, floor {floor:.3g}."
+    )
 
 
 def courses(rows: list[dict], score: str) -> list[str]:
@@ -343,6 +375,7 @@ def cells(group: list[dict], score: str) -> list[str]:
     low, high = group[0]["scores"][score]["interval"]
     spread = f" ± {stdev(values):.2g}" if len(values) > 1 else f" [{low:.3g}, {high:.3g}]"
     beside = [[found["value"] for row in group if (found := scored(row, kind))] for kind in BESIDE]
+    fid = [scored(row["inception"], "fid")["value"] for row in group if "inception" in row]
     right = [found["value"] for row in group if (found := scored(row, "accuracy"))]
     before = [row["first_stage_seconds"] for row in group if "first_stage_seconds" in row]
     first = f"{mean(before):.0f} + " if before else ""
@@ -350,6 +383,7 @@ def cells(group: list[dict], score: str) -> list[str]:
         labelled(group[0]),
         f"{mean(values):.3g}{spread}",
         *(f"{mean(found):.3f}" if found else "" for found in beside),
+        f"{mean(fid):.3g}" if fid else "",
         f"{mean(right):.1%}" if right else "",
         f"{first}{mean(row['training']['seconds'] for row in group):.0f}",
         f"{mean(row['training']['images_per_second'] for row in group):.0f}",

@@ -11,7 +11,8 @@ which ours read from the cache and theirs from tensors in [0, 1].
 file and for the dashboard every 50 batches, the guard, a progress bar, a checkpoint from which training goes on
 exactly. Batches are drawn so that they depend on nothing but the seed and the images seen; with Bernoulli pixels
 pictures are made black and white anew each time. Previews and scores are off. `ours, bf16` adds `--trainer.precision
-bf16-mixed`, which pythae has for CUDA alone.
+bf16-mixed`, which pythae has for CUDA alone; `ours, bf16, no average` leaves out the averaged weights too, which pythae
+has not.
 
 `pythae` is its `TrainingPipeline` with default settings: torch's default Adam, a progress bar, the mean loss of each
 pass on the console, a copy of the network after each pass that was better than all before, the last such copy on the
@@ -35,7 +36,7 @@ from importlib import import_module
 from pathlib import Path
 from statistics import median
 from time import perf_counter, process_time
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -127,6 +128,7 @@ def compared(case: Case, other: Path, rounds: int) -> dict[str, Any]:
     ways: dict[str, Callable[[Case, FaceData, Path], dict[str, Any]]] = {
         "ours": ours,
         "ours, bf16": partial(ours, precision="bf16-mixed"),
+        "ours, bf16, no average": partial(ours, precision="bf16-mixed", average=False),
         BASE: partial(theirs, package=other),
         "pythae, fused": partial(theirs, package=other, fused=True),
     }
@@ -233,11 +235,18 @@ class Started(Callback):
             self.clock.start()
 
 
-def ours(case: Case, data: FaceData, folder: Path, precision: str = "32-true") -> dict[str, Any]:
+def ours(
+    case: Case,
+    data: FaceData,
+    folder: Path,
+    precision: Literal["32-true", "bf16-mixed"] = "32-true",
+    average: bool = True,
+) -> dict[str, Any]:
     """Train by ``fit``."""
     clock, network = Clock(), made(case)
     likelihood = Bernoulli() if case.loss == "bce" else Gaussian(learned=False)
-    module = Autoencoding(network, likelihood, partial(Adam, lr=LEARNING_RATE, fused=True))
+    half_life = {} if average else {"average_half_life": None}
+    module = Autoencoding(network, likelihood, partial(Adam, lr=LEARNING_RATE, fused=True), **half_life)
     images = (1 + case.passes) * case.pictures
     callbacks = [Run(images, validate_every=0, save_every=0), Guard(), ImageProgress(), Started(clock, case.warm)]
     trainer = Trainer(

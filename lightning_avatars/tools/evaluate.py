@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json as json_format
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -122,35 +124,76 @@ def evaluate(
         load_segmenter(segmenter, data.mask_names) if segmenter is not None and data is not None else None,
     )
     judges.to(where)
-    console = Console(stderr=str(json) == "-")
     if module is not None and not module.samples and data is not None:
-        translated, results = score_translation(module, data, judges, images or MOST_SHOWN, block)
-        finish(results, console, json, module.images_seen)
-        if output is not None:
-            say_page(
-                write_translations(output, module, held_out_pictures(data, "test", images or MOST_SHOWN), translated),
-                console,
-            )
-        return
+        found = of_translation(module, data, judges, images or MOST_SHOWN, block)
+    else:
+        folder, real = sides(subject if module is None else None, reference, data, split, held_out)
+        if module is None:
+            found = of_folder(folder, real, judges, images, pairs)
+        else:
+            count = images or default_count(real)
+            found = of_generator(module, data, real, judges, count, truncation_psi, likelihood_samples, block)
 
-    pictures, real = sides(subject if module is None else None, reference, data, split, held_out)
+    console = Console(stderr=str(json) == "-")
+    for result in found.results:
+        console.print(table(result))
+    if json is not None:
+        hand_over(found.results, json, None if module is None else module.images_seen)
+    if output is not None:
+        console.print(f"A page of pictures: {found.page(output)}", soft_wrap=True, markup=False)
+
+
+class Found(NamedTuple):
+    """What was found of a subject.
+
+    Args:
+        results: Scores of each set of images.
+        page: Writes a page of pictures into a folder, and returns where it lies.
+    """
+
+    results: list[Result]
+    page: Callable[[Path], Path]
+
+
+def of_translation(module: GenerativeModule, data: FaceData, judges: Judges, images: int, block: int) -> Found:
+    """Score what a module makes of held-out pictures, and those as they are."""
+    shown = held_out_pictures(data, "test", images)
+    sets = score_sets(module, shown, "test", judges, block, untranslated=True)
+    results = [one.result for one in sets]
+    if isinstance(module, AttributeTranslation):
+        changes = score_changes(module, shown, "test", judges.extractors, block=block)
+        results += [changes] if changes is not None else []
+    return Found(results, lambda output: write_translations(output, module, shown, sets))
+
+
+def of_folder(pictures: FolderPictures, real: RealPictures, judges: Judges, images: int | None, pairs: bool) -> Found:
+    """Score the pictures of a folder, and those that have a pair."""
+    pictures = some(pictures, len(pictures) if images is None else images)
+    say_lossy(pictures, real.reference)
+    sets = [score_folder_pairs(pictures, real.reference, judges)] if pairs else []
+    results = [score_pictures(pictures, real, judges.extractors), *(one.result for one in sets)]
+    return Found(results, lambda output: write_page(output, pictures, real, None, sets))
+
+
+def of_generator(
+    module: GenerativeModule,
+    data: FaceData | None,
+    real: RealPictures,
+    judges: Judges,
+    images: int,
+    truncation_psi: float,
+    likelihood_samples: int,
+    block: int,
+) -> Found:
+    """Score samples, and where there is data what a module makes of held-out pictures and how likely it finds them."""
     sets: list[SetScores] = []
     likely: list[Result] = []
-    if module is not None:
-        pictures = draw_for(module, real, images or default_count(real), truncation_psi)
-        if data is not None:
-            sets, likely = score_held_out(module, data, judges, likelihood_samples, block)
-        result = score_samples(module, real, judges.extractors, len(pictures), truncation_psi, block)
-    else:
-        pictures = some(pictures, len(pictures) if images is None else images)
-        say_lossy(pictures, real.reference)
-        sets = [score_folder_pairs(pictures, real.reference, judges)] if pairs else []
-        result = score_pictures(pictures, real, judges.extractors)
-
+    if data is not None:
+        sets, likely = score_held_out(module, data, judges, likelihood_samples, block)
+    result = score_samples(module, real, judges.extractors, images, truncation_psi, block)
+    samples = draw_for(module, real, images, truncation_psi)
     results = [result, *(one.result for one in sets), *likely]
-    finish(results, console, json, None if module is None else module.images_seen)
-    if output is not None:
-        say_page(write_page(output, pictures, real, module, sets), console)
+    return Found(results, lambda output: write_page(output, samples, real, module, sets))
 
 
 def prepare(data: FaceData | None) -> None:
@@ -158,19 +201,6 @@ def prepare(data: FaceData | None) -> None:
     if data is not None:
         data.prepare_data()
         data.setup("test")
-
-
-def finish(results: list[Result], console: Console, json: Path | None, images_seen: int | None) -> None:
-    """Show tables, and write what is asked for."""
-    for one in results:
-        console.print(table(one))
-    if json is not None:
-        hand_over(results, json, images_seen)
-
-
-def say_page(page: Path, console: Console) -> None:
-    """Say where the page lies."""
-    console.print(f"A page of pictures: {page}", soft_wrap=True, markup=False)
 
 
 def check_translation(
@@ -182,19 +212,6 @@ def check_translation(
     if split != "train" or truncation_psi != 1:
         raise ValueError("--split and --truncation_psi are for models that draw samples, and this one translates")
     module.check_alike(data)
-
-
-def score_translation(
-    module: GenerativeModule, data: FaceData, judges: Judges, images: int, block: int
-) -> tuple[list[SetScores], list[Result]]:
-    """Score what a module makes of held-out pictures, and those as they are; return its sets, and all results."""
-    shown = held_out_pictures(data, "test", images)
-    sets = score_sets(module, shown, "test", judges, block, untranslated=True)
-    results = [one.result for one in sets]
-    if isinstance(module, AttributeTranslation):
-        found = score_changes(module, shown, "test", judges.extractors, block=block)
-        results += [found] if found is not None else []
-    return sets, results
 
 
 def score_held_out(

@@ -36,7 +36,7 @@ from lightning_avatars.schedules import Steps
 from lightning_avatars.seeding import Draws
 from lightning_avatars.terms.base import Term
 from lightning_avatars.terms.gradients import R1, R2, GradientPenalty
-from tests.conf.autoencoders import tiny_vqgan, vqgan_game
+from tests.conf.adversarial_autoencoders import tiny_vqgan, vqgan_game
 from tests.conf.faults import equal, training_state
 from tests.conf.tiny import TinyDiscriminator, TinyFaces, TinyGenerator
 from tests.conf.training import fit, game, weights

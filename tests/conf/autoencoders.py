@@ -1,67 +1,62 @@
-"""Tiny adversarial autoencoders, the same weights every time."""
+"""Tiny autoencoders, the same weights every time, and a batch for them."""
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
 import torch
 
-from lightning_avatars.families.adversarial_autoencoder import AdversarialAutoencoder
-from lightning_avatars.networks.layers.bottlenecks import Bottleneck, DiagonalGaussian
+from lightning_avatars.families.autoencoder import Autoencoding
+from lightning_avatars.networks.convolutional import ConvolutionalAutoencoder, QuantizedConvolutionalAutoencoder
+from lightning_avatars.networks.layers.bottlenecks import DiagonalGaussian, Plain
 from lightning_avatars.networks.layers.quantizers import VectorQuantizer
-from lightning_avatars.networks.patch import PatchDiscriminator
-from lightning_avatars.networks.vqgan import VQGAN, KLAutoencoder
-from lightning_avatars.objectives.adversarial import Hinge, NonSaturating
-from lightning_avatars.terms.balance import AdaptiveWeight
-from lightning_avatars.terms.bottleneck import Commitment, Rate
-from lightning_avatars.terms.features import FeatureReconstruction
-from lightning_avatars.terms.reconstruction import L1
+from lightning_avatars.objectives.likelihoods import DiscretizedLogistic, Gaussian
+from lightning_avatars.schedules import Linear
+from lightning_avatars.seeding import Draws
+
+CPU = torch.device("cpu")
 
 
-def tiny_vqgan(label_dim: int = 0, **arguments: Any) -> VQGAN:
-    quantizer = VectorQuantizer(codebook=16, width=4, patience=4)
-    return VQGAN(8, 3, label_dim, quantizer, **{"width": 8, "multipliers": (1, 2)} | arguments)
-
-
-def tiny_kl(label_dim: int = 0, bottleneck: Bottleneck | None = None, **arguments: Any) -> KLAutoencoder:
+def network(bottleneck=None, label_dim=0, numbers=1):
     bottleneck = bottleneck or DiagonalGaussian(4)
-    return KLAutoencoder(8, 3, label_dim, bottleneck, **{"width": 8, "multipliers": (1, 2)} | arguments)
+    return ConvolutionalAutoencoder(8, 3, label_dim, bottleneck, numbers, width=8, max_width=16)
 
 
-def tiny_patches(label_dim: int = 0, **arguments: Any) -> PatchDiscriminator:
-    return PatchDiscriminator(8, 3, label_dim, **{"width": 8, "layers": 1} | arguments)
-
-
-def vqgan_game(conditional: bool = False, **arguments: Any) -> AdversarialAutoencoder:
-    """VQGAN with an adaptive weight."""
+def module(likelihood=None, bottleneck=None, conditional=False, net=None, **arguments):
+    """Make a tiny autoencoder, the same weights every time."""
     torch.manual_seed(0)
-    label_dim = 3 if conditional else 0
-    arguments = {
-        "generator": tiny_vqgan(label_dim),
-        "discriminator": tiny_patches(label_dim),
-        "objective": Hinge(),
-        "generator_terms": {"l1": L1(), "commitment": Commitment()},
-        "balance": AdaptiveWeight("decoder.output"),
-        "adversarial_weight": 0.8,
-        "generator_optimizer": lambda p: torch.optim.Adam(p, 1e-3, (0.5, 0.9)),
-        "discriminator_optimizer": lambda p: torch.optim.Adam(p, 1e-3, (0.5, 0.9)),
-        "average_half_life": 100,
-    } | arguments
-    return AdversarialAutoencoder(conditional=conditional, **arguments)
+    likelihood = likelihood or Gaussian()
+    net = net or network(bottleneck, 3 if conditional else 0, likelihood.parameters_per_channel)
+    arguments = {"optimizer": lambda p: torch.optim.Adam(p, 3e-3), "average_half_life": 50} | arguments
+    return Autoencoding(net, likelihood, conditional=conditional, **arguments)
 
 
-def vaegan_game(**arguments: Any) -> AdversarialAutoencoder:
-    """VAE-GAN, whose encoder does not learn from the adversary."""
+def quantised(**arguments):
     torch.manual_seed(0)
-    arguments = {
-        "generator": tiny_kl(),
-        "discriminator": tiny_patches(),
-        "objective": NonSaturating(),
-        "samples": 0.5,
-        "encoder_plays": False,
-        "generator_terms": {"features": FeatureReconstruction(), "rate": Rate()},
-        "generator_optimizer": lambda p: torch.optim.Adam(p, 1e-3, (0.5, 0.9)),
-        "discriminator_optimizer": lambda p: torch.optim.Adam(p, 1e-3, (0.5, 0.9)),
-        "average_half_life": 100,
-    } | arguments
-    return AdversarialAutoencoder(**arguments)
+    quantizer = VectorQuantizer(8, 4, patience=4)
+    net = QuantizedConvolutionalAutoencoder(quantizer, 8, 3, grid=4, width=8, blocks=1)
+    return module(Gaussian(0.25, learned=False), net=net, **arguments)
+
+
+MODULES = {
+    "vae": module,
+    "plain": lambda **more: module(bottleneck=Plain(4), **more),
+    "logistic": lambda **more: module(DiscretizedLogistic(), **more),
+    "conditional": partial(module, conditional=True),
+    "free_bits": partial(module, free_bits=2.0, kl_weight=Linear(0.0, 1.0, last=80)),
+    "words": quantised,
+}
+
+
+def fast(parameters):
+    return torch.optim.Adam(parameters, 1e-2)
+
+
+def batch(count=6):
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randint(0, 256, (count, 3, 8, 8), generator=generator, dtype=torch.uint8)
+    return {"image": image, "labels": torch.eye(3)[torch.arange(count) % 3]}
+
+
+def draws(count=6):
+    return Draws(0, 0, count, 0, count, CPU)

@@ -15,7 +15,7 @@ from lightning_avatars.evaluation.reconstructions import score_sets
 from lightning_avatars.evaluation.samples import RealPictures, real_pictures, score_pictures, score_samples
 from lightning_avatars.networks.sequence import TokenSampling
 from lightning_avatars.terms.classification import Classification
-from tests.conf.autoencoders import vqgan_game
+from tests.conf.adversarial_autoencoders import vqgan_game
 from tests.conf.training import game
 from tests.conf.translation import TinyJudge, TinyTranslator, batch_of, informed, paired_game
 from tests.conf.words import first_stage, prior

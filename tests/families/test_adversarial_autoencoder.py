@@ -25,7 +25,7 @@ from lightning_avatars.terms.bottleneck import Commitment, Rate
 from lightning_avatars.terms.gradients import R1, R2
 from lightning_avatars.terms.paths import PathLength
 from lightning_avatars.terms.reconstruction import L1
-from tests.conf.autoencoders import tiny_kl, tiny_patches, tiny_vqgan, vaegan_game, vqgan_game
+from tests.conf.adversarial_autoencoders import tiny_kl, tiny_patches, tiny_vqgan, vaegan_game, vqgan_game
 from tests.conf.tiny import TinyGenerator
 from tests.conf.training import TINY, fit, game, weights
 

@@ -14,7 +14,7 @@ from lightning_avatars.objectives.adversarial import NonSaturating, Wasserstein
 from lightning_avatars.strategies import PhaseDDP
 from lightning_avatars.terms.clipping import WeightClip
 from lightning_avatars.terms.paths import PathLength
-from tests.conf.autoencoders import vaegan_game, vqgan_game
+from tests.conf.adversarial_autoencoders import vaegan_game, vqgan_game
 from tests.conf.processes import join, start_two
 from tests.conf.training import fit, game, weights
 from tests.conf.translation import GAMES as TRANSLATIONS

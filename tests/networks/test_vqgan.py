@@ -11,7 +11,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from lightning_avatars.networks.layers.bottlenecks import Plain
 from lightning_avatars.networks.layers.quantizers import FiniteScalarQuantizer, VectorQuantizer
 from lightning_avatars.networks.vqgan import VQGAN, Attention, Down, KLAutoencoder, Residual, Up, norm
-from tests.conf.autoencoders import tiny_kl, tiny_vqgan
+from tests.conf.adversarial_autoencoders import tiny_kl, tiny_vqgan
 
 IMAGES = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
 

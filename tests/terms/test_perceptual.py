@@ -13,7 +13,7 @@ from lightning_avatars.metrics.extractors.pixels import Pixels
 from lightning_avatars.metrics.lpips import LPIPS
 from lightning_avatars.terms.perceptual import LearnedPerceptual, Perceptual
 from lightning_avatars.terms.reconstruction import L1, L2
-from tests.conf.autoencoders import vqgan_game
+from tests.conf.adversarial_autoencoders import vqgan_game
 from tests.conf.measuring import shared
 from tests.conf.training import fit
 

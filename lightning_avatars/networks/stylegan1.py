@@ -93,17 +93,20 @@ class NormedLayer(nn.Module):
         channels: Channels that come out.
         resolution: Height and width that come out.
         style_dim: Length of the styles.
+        noisy: Whether noise is added.
     """
 
-    def __init__(self, convolution: nn.Module, channels: int, resolution: int, style_dim: int) -> None:
+    def __init__(self, convolution: nn.Module, channels: int, resolution: int, style_dim: int, noisy: bool) -> None:
         super().__init__()
-        self.convolution, self.noise = convolution, Noise(resolution, channels)
+        self.convolution, self.noise = convolution, Noise(resolution, channels) if noisy else None
         self.bias = nn.Parameter(torch.zeros(channels))
         self.norm = AdaptiveNorm(channels, style_dim)
 
     def forward(self, x: Tensor, style: Tensor, noise: NoiseMode) -> Tensor:
         x = self.convolution(x)
-        x = self.noise.add(x + self.bias.to(x.dtype)[:, None, None], noise)
+        x = x + self.bias.to(x.dtype)[:, None, None]
+        if self.noise is not None:
+            x = self.noise.add(x, noise)
         y: Tensor = self.norm(leaky_relu(x, 0.2, inplace=True), style)
         return y
 
@@ -116,14 +119,15 @@ class SynthesisStage(nn.Module):
         after: Channels out.
         resolution: Height and width that come out.
         style_dim: Length of the styles.
+        noisy: Whether the layers add noise.
     """
 
-    def __init__(self, before: int, after: int, resolution: int, style_dim: int) -> None:
+    def __init__(self, before: int, after: int, resolution: int, style_dim: int, noisy: bool) -> None:
         super().__init__()
         first = UpConv2d(before, after) if resolution > 4 else nn.Identity()
         second = EqualizedConv2d(after, after, bias=False, gain=ROOT_2)
-        self.first = NormedLayer(first, after, resolution, style_dim)
-        self.second = NormedLayer(second, after, resolution, style_dim)
+        self.first = NormedLayer(first, after, resolution, style_dim, noisy)
+        self.second = NormedLayer(second, after, resolution, style_dim, noisy)
 
     def forward(self, x: Tensor, first: Tensor, second: Tensor, noise: NoiseMode) -> Tensor:
         y: Tensor = self.second(self.first(x, first, noise), second, noise)
@@ -143,6 +147,7 @@ class StyleGAN1Generator(StyleGenerator):
         max_width: Channels are never more than this.
         mapping_layers: Layers of the mapping network.
         style_mixing: Share of the images that are made of two latents while training.
+        noisy: Whether each layer adds noise, for details that are as good in one place as in another.
     """
 
     def __init__(
@@ -156,13 +161,14 @@ class StyleGAN1Generator(StyleGenerator):
         max_width: int = 512,
         mapping_layers: int = 8,
         style_mixing: float = 0.9,
+        noisy: bool = True,
     ) -> None:
         widths = stage_widths(resolution, width, max_width)
         mapping = Mapping(latent_dim, style_dim, label_dim, mapping_layers)
         super().__init__(mapping, latent_dim, style_dim, label_dim, 2 * len(widths), style_mixing)
         self.constant = nn.Parameter(torch.randn(1, widths[0], 4, 4))
         self.stages = nn.ModuleList(
-            SynthesisStage(before, after, 4 << i, style_dim)
+            SynthesisStage(before, after, 4 << i, style_dim, noisy)
             for i, (before, after) in enumerate(pairwise([widths[0], *widths]))
         )
         self.output = EqualizedConv2d(widths[-1], channels, kernel=1)

@@ -7,6 +7,7 @@ import torch
 from torch.nn.functional import conv2d, conv_transpose2d, one_hot
 
 from lightning_avatars.networks.layers.equalized import activate
+from lightning_avatars.networks.stylegan1 import StyleGAN1Generator
 from lightning_avatars.networks.stylegan2 import (
     ResidualBlock,
     StyledConv2d,
@@ -190,16 +191,17 @@ def test_noise_is_new_while_training_and_constant_or_absent_when_asked():
     assert not torch.allclose(same[0], same[1]), "each image has noise of its own"
 
 
-def test_a_generator_without_noise_has_no_strengths_and_draws_the_same_in_every_mode():
+@pytest.mark.parametrize("kind", [StyleGAN1Generator, StyleGAN2Generator])
+def test_a_generator_without_noise_has_no_strengths_and_draws_the_same_in_every_mode(kind):
     torch.manual_seed(0)
-    generator = StyleGAN2Generator(16, 3, 0, 6, 5, 4, 8, mapping_layers=2, style_mixing=0.0, noisy=False)
+    generator = kind(16, 3, 0, 6, 5, 4, 8, mapping_layers=2, style_mixing=0.0, noisy=False)
     assert not [name for name in generator.state_dict() if "noise" in name]
     z = torch.randn(2, 6)
     image = generator(z)
     styles = generator.spread(generator.mapping(z))
     for mode in ("random", "constant", "none"):
         assert torch.equal(generator.synthesis(styles, mode), image)
-    silent = StyleGAN2Generator(16, 3, 0, 6, 5, 4, 8, mapping_layers=2, style_mixing=0.0)
+    silent = kind(16, 3, 0, 6, 5, 4, 8, mapping_layers=2, style_mixing=0.0)
     silent.load_state_dict(generator.state_dict(), strict=False)
     assert torch.equal(silent(z), image), "with noise of no strength it is the same network"
     image.square().sum().backward()

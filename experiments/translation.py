@@ -88,7 +88,7 @@ ROWS = {
     "pix2pix_avatar_parts64": Row("pix2pix", "avatar_parts64", 20_000),
     "spade_avatar_parts64": Row("spade", "avatar_parts64", 20_000),
     "cyclegan_avatar_styles32": Row(
-        "cyclegan", "avatar_styles64", 45_000, ("--data.resolution", "32", *to_zero(5e-4, 20_000, 45_000))
+        "cyclegan", "avatar_styles64", 100_000, ("--data.resolution", "32", *to_zero(5e-4, 40_000, 100_000))
     ),
     "cut_avatar_styles32": Row("cut", "avatar_styles64", 16_000, ("--data.resolution", "32")),
     "stargan_avatar_expressions64": Row(

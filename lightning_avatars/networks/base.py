@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from lightning_avatars.networks.layers.stages import at_least_one
+
 
 class Verdict(NamedTuple):
     """What a discriminator says of images; one forward pass serves every loss."""
@@ -30,6 +32,7 @@ class Generator(nn.Module, ABC):
 
     def __init__(self, latent_dim: int, label_dim: int = 0) -> None:
         super().__init__()
+        at_least_one(latent_dim=latent_dim)
         self.latent_dim, self.label_dim = latent_dim, label_dim
 
     @abstractmethod

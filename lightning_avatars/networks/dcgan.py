@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from lightning_avatars.networks.base import Discriminator, Generator, Verdict
 from lightning_avatars.networks.layers.labels import LabelEmbedding, ProjectionHead
 from lightning_avatars.networks.layers.normalization import BatchNorm2d
-from lightning_avatars.networks.layers.stages import doublings
+from lightning_avatars.networks.layers.stages import at_least_one, doublings
 
 
 def stage_widths(resolution: int, width: int, max_width: int) -> list[int]:
     """Channels at 4 x 4, 8 x 8, … up to half the resolution."""
+    at_least_one(width=width, max_width=max_width)
     stages = doublings(resolution, lowest=16, highest=256)
     return [min(width << i, max_width) for i in reversed(range(stages))]
 

@@ -20,7 +20,7 @@ from torch.nn.functional import avg_pool2d, interpolate, leaky_relu
 
 from lightning_avatars.networks.base import Discriminator, Generator, Verdict
 from lightning_avatars.networks.layers.labels import LabelEmbedding, ProjectionHead
-from lightning_avatars.networks.layers.stages import doublings
+from lightning_avatars.networks.layers.stages import at_least_one, doublings
 
 SLOPE = 0.2
 ACTIVATION_GAIN = math.sqrt(2 / (1 + SLOPE**2))  # He et al. 2015, Eq. 15
@@ -69,6 +69,7 @@ class Residual(nn.Module):
 
 def stage_widths(resolution: int, width: int, max_width: int, widths: list[int] | None) -> list[int]:
     """Channels at 4 x 4, 8 x 8, … up to the resolution."""
+    at_least_one(width=width, max_width=max_width, widths=min(widths or [1]))
     stages = doublings(resolution, lowest=16, highest=1024) + 1
     if widths is None:
         return [min(width << i, max_width) for i in reversed(range(stages))]
@@ -81,6 +82,7 @@ def stage_widths(resolution: int, width: int, max_width: int, widths: list[int] 
 
 def stages(sizes: list[int], blocks: int, expansion: int, group_width: int) -> nn.ModuleList:
     """Residual blocks of each resolution."""
+    at_least_one(blocks=blocks, expansion=expansion, group_width=group_width)
     total = blocks * len(sizes)
     return nn.ModuleList(
         nn.Sequential(*(Residual(size, expansion, group_width, total) for _ in range(blocks))) for size in sizes

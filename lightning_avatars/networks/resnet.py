@@ -22,7 +22,7 @@ from lightning_avatars.networks.base import Discriminator, Generator, Verdict
 from lightning_avatars.networks.layers.labels import LabelEmbedding, ProjectionHead
 from lightning_avatars.networks.layers.normalization import BatchNorm2d
 from lightning_avatars.networks.layers.spectral import add_spectral_norm
-from lightning_avatars.networks.layers.stages import doublings, stage_widths
+from lightning_avatars.networks.layers.stages import at_least_one, doublings, stage_widths
 
 
 def convolution(before: int, after: int, kernel: int = 3, gain: float = math.sqrt(2)) -> nn.Conv2d:
@@ -182,6 +182,7 @@ class ResNetDiscriminator(Discriminator):
         if smallest not in (4, 8):
             raise ValueError(f"smallest is the height at which halving ends and must be 4 or 8, got {smallest}")
         halvings = doublings(resolution, lowest=16, highest=256) - (smallest == 8)
+        at_least_one(width=width, max_width=max_width)
         widths = [min(width << i, max_width) for i in range(halvings)]
         self.stages = nn.Sequential(Down(channels, widths[0], normalization, halves=True, first=True))
         self.stages.extend(Down(before, after, normalization, halves=True) for before, after in pairwise(widths))

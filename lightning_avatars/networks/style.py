@@ -13,6 +13,7 @@ from lightning_avatars.metrics.processes import rank_and_world
 from lightning_avatars.networks.base import Generator
 from lightning_avatars.networks.layers.equalized import EqualizedLinear, activate, pixel_norm
 from lightning_avatars.networks.layers.labels import LabelEmbedding
+from lightning_avatars.networks.layers.stages import at_least_one
 
 NoiseMode = Literal["random", "constant", "none"]
 
@@ -32,8 +33,7 @@ class Mapping(nn.Module):
         self, latent_dim: int, style_dim: int, label_dim: int = 0, layers: int = 8, learning_rate: float = 0.01
     ) -> None:
         super().__init__()
-        if layers < 1:
-            raise ValueError(f"mapping_layers must be at least 1, got {layers}")
+        at_least_one(latent_dim=latent_dim, style_dim=style_dim, mapping_layers=layers)
         self.embedding = LabelEmbedding(label_dim, latent_dim) if label_dim else None
         sizes = [latent_dim * (2 if label_dim else 1), *[style_dim] * layers]
         self.layers = nn.ModuleList(

@@ -26,7 +26,7 @@ from torch.nn.functional import conv2d
 
 from lightning_avatars.networks.layers.equalized import EqualizedLinear
 from lightning_avatars.networks.layers.filters import FilteredLeakyReLU, positions
-from lightning_avatars.networks.layers.stages import doublings
+from lightning_avatars.networks.layers.stages import at_least_one, doublings
 from lightning_avatars.networks.style import Mapping, NoiseMode, StyleGenerator, share_of_batch
 
 CRITICAL = 2  # layers at the end that leave no room between their band and half their rate
@@ -56,6 +56,7 @@ def bands(resolution: int, layers: int, margin: int, width: int, max_width: int)
         width: Channels where the cutoff is that of the full resolution; they grow as the cutoff falls.
         max_width: Channels are never more than this.
     """
+    at_least_one(width=width, max_width=max_width)
     last, laid = resolution / 2, []
     for i in range(layers + 1):
         share = min(i / (layers - CRITICAL), 1)

@@ -151,6 +151,7 @@ class GenerativeModule(FaceModule):
     """A module that makes images."""
 
     conditional = False  # whether images are made from labels
+    label_dropout = 0.0  # share of the training images whose labels are zeros, as without labels
     samples = True  # whether it can draw images from nothing, as ``sample`` does; translation needs a picture
     averaged = False  # whether samples come from averaged weights
 

@@ -21,6 +21,8 @@ from lightning_avatars.images import save_sheet, sheet_of, to_bytes, to_picture
 from lightning_avatars.labels import assign
 from lightning_avatars.networks.sequence import TokenSampling
 
+NONE = "none"  # in place of labels
+
 
 def sample(
     checkpoint: Path,
@@ -47,6 +49,7 @@ def sample(
         seed: Seed of the first picture; the others count up.
         seeds: The seeds themselves, in place of ``seed`` and ``count``.
         labels: For conditional models, such as ``hair=curly,accessories=round``; the rest is drawn from the data.
+            ``none`` for no labels at all, where the model has learned to draw so (``label_dropout``).
         truncation_psi: Below 1, pictures nearer to the mean one, in networks with truncation.
         temperature: Of models that draw pictures code by code: below 1, likely codes become likelier. This and the
             next three are by default as the model was configured.
@@ -69,6 +72,10 @@ def sample(
         raise ValueError(f"{checkpoint} makes its pictures of others: use `lightning-avatars translate`")
     if labels is not None and not module.conditional:
         raise ValueError(f"{checkpoint} was trained without labels, so that it can't obey {labels!r}")
+    if labels == NONE and not module.label_dropout:
+        raise ValueError(
+            f"{checkpoint} was given labels with every picture (label_dropout: 0): it can't draw without any"
+        )
     draw_codes(module, temperature=temperature, top_k=top_k, nucleus=nucleus, guidance=guidance)
     if count < 1 and not seeds:
         raise ValueError(f"count must be at least 1, got {count}")
@@ -106,8 +113,11 @@ def draw_codes(module: GenerativeModule, **options: float | None) -> None:
 
 
 def draw(module: GenerativeModule, seeds: Tensor, labels: str | None, truncation_psi: float) -> Tensor:
-    """Draw images of bytes, N C H W, with the named labels set and the others drawn from the data."""
-    given = assign(module.draw_labels(seeds), labels, module.label_names) if labels is not None else None
+    """Draw images of bytes, N C H W, with the named labels set and the others drawn from the data, or without any."""
+    given = None
+    if labels is not None:
+        drawn = module.draw_labels(seeds)
+        given = torch.zeros_like(drawn) if labels == NONE else assign(drawn, labels, module.label_names)
     return to_bytes(module.sample(seeds, given, truncation_psi)).cpu()
 
 

@@ -118,11 +118,20 @@ def test_labels_change_the_pictures(conditional):
     assert not torch.equal(pixels("colour=blue,large=1/sheet.png"), pixels("colour=red,large=0/sheet.png"))
 
 
+def test_a_model_whose_labels_were_left_out_at_times_draws_without_any(tmp_path, monkeypatch):
+    path = checkpoint_of(tmp_path / "dropped", "--model.conditional", "true", "--model.label_dropout", "0.5")
+    seen = asked(monkeypatch)
+    main(["sample", str(path), "--count", "3", "--labels", "none"])
+    assert torch.equal(torch.cat(seen[1:]), torch.zeros(3, 3))
+
+
 @pytest.mark.parametrize(
     ("kind", "args", "message"),
     [
         ("plain", ["--labels", "colour=blue"], "was trained without labels"),
         ("conditional", ["--labels", "colour=green"], "colour is one of red, blue"),
+        ("conditional", ["--labels", "none"], "was given labels with every picture (label_dropout: 0)"),
+        ("plain", ["--labels", "none"], "was trained without labels"),
         ("plain", ["--seed", "-1"], "seeds must be 0 or more, got -1"),
         ("plain", ["--seeds", "[4,-3]"], "seeds must be 0 or more, got -3"),
         ("plain", ["--count", "0"], "count must be at least 1, got 0"),

@@ -12,7 +12,7 @@ from lightning_avatars.data.batches import Batch
 from lightning_avatars.families.base import LatentModule
 from lightning_avatars.families.game import Game
 from lightning_avatars.families.step import Step
-from lightning_avatars.latents import Gaussian, Prior
+from lightning_avatars.latents import Codes, Gaussian, Prior
 from lightning_avatars.networks.autoencoder import Autoencoder
 from lightning_avatars.networks.base import Discriminator, Generator
 from lightning_avatars.networks.style import StyleGenerator
@@ -70,6 +70,11 @@ class Adversarial(Game, LatentModule):
                 f"style mixing draws normal latents, but prior is {type(self.prior).__name__}: set style_mixing to 0"
             )
         super().check()
+        if isinstance(self.prior, Codes) and "code" not in self.discriminator.heads:
+            raise ValueError(
+                "the prior's Codes would tell nobody anything: give the discriminator a CodeHead and both players an "
+                "Information term, as infogan has, or use the prior Gaussian"
+            )
 
     # --- what others rely on
 

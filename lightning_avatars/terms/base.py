@@ -65,10 +65,11 @@ class Term(nn.Module):
 
 
 def check_terms(module: Game) -> None:
-    """Check that a game's terms fit it, and that each head of the discriminator is trained.
+    """Check that a game's terms fit it, and that each head of the discriminator is trained and obeyed.
 
     Raises:
-        ValueError: A term does not fit, or reads a head that is not there or has another length, or no term trains one.
+        ValueError: A term does not fit, or reads a head that is not there or has another length, or no term trains or
+            obeys one.
     """
     there, owner = module.discriminator.heads, type(module.discriminator).__name__
     terms = {
@@ -96,12 +97,13 @@ def check_terms(module: Game) -> None:
                         f"{player}_terms.{name} reads a head {head!r} of length {length}, but {owner} {has}: set its "
                         "head, to lightning_avatars.networks.layers.labels.ClassHead or CodeHead, for instance"
                     )
-    trained = {head for term in terms["discriminator"].values() for head in term.heads(module)}
-    for head in sorted(there.keys() - trained):
-        raise ValueError(
-            f"{owner} has a head {head!r} that no term trains: add one to discriminator_terms, such as Classification "
-            "for 'class' or Information for 'code', or leave the head out"
-        )
+    for player, does in (("discriminator", "trains"), ("generator", "makes the generator obey")):
+        read = {head for term in terms[player].values() for head in term.heads(module)}
+        for head in sorted(there.keys() - read):
+            raise ValueError(
+                f"{owner} has a head {head!r} that no term {does}: add one to {player}_terms, such as Classification "
+                "for 'class' or Information for 'code', or leave the head out"
+            )
 
 
 def check_learns(module: Game) -> None:

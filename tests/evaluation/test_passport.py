@@ -179,7 +179,8 @@ def test_reconstructions_are_made_with_the_pictures_own_labels_where_with_any(ma
 def test_conditional_pairs_are_translated_with_the_pictures_own_labels(conditional):
     size = {"label_dim": 3 if conditional else 0, "source_channels": 4}
     parts = {"generator": TinyTranslator(**size), "discriminator": TinyJudge(**size)}
-    terms = {"discriminator_terms": {"class": Classification(made=0.0)} if conditional else {}, "generator_terms": {}}
+    read = {"class": Classification(made=0.0)} if conditional else {}
+    terms = {"discriminator_terms": read, "generator_terms": read}
     module = informed(paired_game(conditional=conditional, **parts, **terms))
     made = module.evaluation_sets(batch_of())["translation"]
     assert made.labels == ("the pictures' own" if conditional else None) and made.target is not None

@@ -55,7 +55,8 @@ def test_a_term_that_reads_a_head_needs_one(player):
 
 
 def test_a_head_must_be_as_long_as_what_is_read():
-    terms = {"discriminator_terms": {"read": Information()}, "prior": Codes(5, [3])}
+    terms = {f"{player}_terms": {"read": Information()} for player in ("generator", "discriminator")}
+    terms |= {"prior": Codes(5, [3])}
     assert headed(partial(CodeHead, code_dim=3), **terms).discriminator.heads == {"code": 3}
     with pytest.raises(ValueError, match="head 'code' of length 3, but DCGANDiscriminator has one of length 4"):
         headed(partial(CodeHead, code_dim=4), **terms)
@@ -67,4 +68,18 @@ def test_a_head_that_nothing_trains_is_an_error():
             ValueError, match="DCGANDiscriminator has a head 'class' that no term trains: add one to disc"
         ):
             headed(ClassHead, 5, **terms)
-    assert headed(ClassHead, 5, discriminator_terms={"read": Classification()}).conditional
+    both = {"discriminator_terms": {"read": Classification()}, "generator_terms": {"read": Classification()}}
+    assert headed(ClassHead, 5, **both).conditional
+
+
+def test_a_head_that_the_generator_need_not_obey_is_an_error():
+    with pytest.raises(ValueError, match="a head 'class' that no term makes the generator obey: add one to generator_"):
+        headed(ClassHead, 5, discriminator_terms={"read": Classification()})
+    terms = {"discriminator_terms": {"read": Information()}, "prior": Codes(5, [3])}
+    with pytest.raises(ValueError, match="a head 'code' that no term makes the generator obey"):
+        headed(partial(CodeHead, code_dim=3), **terms)
+
+
+def test_codes_that_nobody_reads_are_an_error():
+    with pytest.raises(ValueError, match="Codes would tell nobody anything: give the discriminator a CodeHead"):
+        game(generator=DCGANGenerator(16, 3, 0, latent_dim=8, width=4), prior=Codes(5, [3]))

@@ -47,7 +47,7 @@ def row(model="dcgan", data="avatars32", seed=0, score=10.0, name=SCORE, **facts
 
 def test_a_row_of_one_seed(leaderboard):
     assert leaderboard.cells([row()], SCORE) == [
-        "dcgan", "10 [9, 11]", "0.500", "", "", "", "", "200", "500", "1",
+        "dcgan", "10 [9, 11]", "0.500", "", "", "", "", "", "200", "500", "1",
         "[sheet](results/dcgan_avatars32_100k_seed0.png)",
     ]  # fmt: skip
 
@@ -56,7 +56,7 @@ def test_a_row_of_several_seeds_has_means_and_a_sample_deviation(leaderboard):
     found = [scores(**{SCORE: score, "accuracy_5k": share}) for score, share in [(10.0, 0.5), (12.0, 0.6), (14.0, 0.7)]]
     runs = [{"seconds": 100.0 * i, "images_per_second": 1000.0 / i} for i in (1, 2, 4)]
     group = [row(seed=i, scores=found[i], training=runs[i]) for i in range(3)]
-    assert leaderboard.cells(group, SCORE)[1:10] == ["12 ± 2", "", "", "", "", "60.0%", "233", "583", "3"]
+    assert leaderboard.cells(group, SCORE)[1:11] == ["12 ± 2", "", "", "", "", "", "60.0%", "233", "583", "3"]
 
 
 def lines_of(text, model):
@@ -90,7 +90,40 @@ def test_every_dataset_and_number_of_images_has_its_own_table_and_score(leaderbo
 
 def test_tables_are_markdown_of_equal_columns(leaderboard):
     rows = [line for line in leaderboard.table([row(), row("gan")]).splitlines() if line.startswith("|")]
-    assert len(rows) == 4 and {line.count("|") for line in rows} == {12}
+    assert len(rows) == 4 and {line.count("|") for line in rows} == {13}
+
+
+def test_inceptions_distance_has_a_column_and_says_what_it_is_of(leaderboard):
+    passport = {"images": 2_000, "reference": {"images": 2_960, "split": "val"}}
+    found = [{"scores": scores(fid_2k=value), "passport": passport} for value in (40.0, 44.0)]
+    rows = [row(seed=seed, inception=found[seed]) for seed in range(2)]
+    assert leaderboard.cells(rows, SCORE)[6] == "42" and leaderboard.cells([row()], SCORE)[6] == ""
+    text = leaderboard.table([row("gan"), *rows])
+    assert "FID: of 2,000 samples against 2,960 pictures of the val split, floor 1.23." in text
+    assert "FID: " not in leaderboard.table([row()])
+
+
+def test_a_row_is_judged_once_by_the_last_checkpoint_of_its_run(leaderboard, tmp_path, monkeypatch):
+    monkeypatch.setattr(leaderboard, "RUNS", tmp_path / "runs")
+    entry, judged = leaderboard.Entry("dcgan", "avatars32", 0, 100_000), []
+    entry.row.parent.mkdir()
+    entry.row.write_text(json.dumps(row()))
+    with pytest.raises(FileNotFoundError, match=r"dcgan_avatars32_100k_seed0 has no checkpoint .* remove its row"):
+        leaderboard.judge(entry, 2_000)
+    folder = tmp_path / "runs/dcgan_avatars32_100k_seed0/checkpoints"
+    folder.mkdir(parents=True)
+    for images in (50_000, 100_000):
+        (folder / f"images_{images:09d}.ckpt").touch()
+
+    def found(checkpoint, images):
+        judged.append((checkpoint.name, images))
+        return {"scores": scores(fid_2k=40.0)}
+
+    monkeypatch.setattr(leaderboard, "in_inceptions_features", found)
+    for _ in range(2):
+        leaderboard.judge(entry, 2_000)
+    assert judged == [("images_000100000.ckpt", 2_000)]
+    assert json.loads(entry.row.read_text()) == row() | {"inception": {"scores": scores(fid_2k=40.0)}}
 
 
 def test_a_variant_is_a_row_of_its_own_and_is_explained(leaderboard):
@@ -150,7 +183,7 @@ def test_models_that_encode_have_a_table_of_their_own(leaderboard):
 
 
 def test_a_prior_says_how_long_its_first_stage_took(leaderboard):
-    assert leaderboard.cells([row("vqgan_prior", first_stage_seconds=123.4)], SCORE)[7] == "123 + 200"
+    assert leaderboard.cells([row("vqgan_prior", first_stage_seconds=123.4)], SCORE)[8] == "123 + 200"
 
 
 class Fits:

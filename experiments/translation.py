@@ -33,11 +33,14 @@ HERE = Path(__file__).with_suffix("")
 COLUMNS, SHOWN = 8, 16  # of a sheet, and pictures of each domain
 NUMBERS = {
     "psnr": ".2f",
+    "mse": ".5f",
+    "l1": ".4f",
     "ssim": ".3f",
     "lpips_alex": ".4f",
     "fd_avatarnet": ".3g",
     "kd_avatarnet": ".3g",
     "fid": ".3g",
+    "kid": ".3g",
 }
 NUMBERS |= {"pixel_accuracy": ".1%", "miou": ".3f", "changed": ".1%", "kept": ".1%"}
 

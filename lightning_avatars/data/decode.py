@@ -141,6 +141,8 @@ class HalfPreparation(Preparation):
         width, height = image.size
         if width % 2:
             raise UnreadableError(f"{width} x {height} pixels are not two pictures side by side: the width is odd")
+        if width <= height:
+            raise UnreadableError(f"{width} x {height} pixels are not two pictures side by side: not wider than high")
         left = 0 if self.half == "left" else width // 2
         return super().eight_bit(image.crop((left, 0, left + width // 2, height)))
 

@@ -101,6 +101,9 @@ def test_two_pictures_side_by_side_are_a_pair(half, tmp_path):
         ValueError, match=r"odd\.png: 25 x 12 pixels are not two pictures side by side: the width is odd"
     ):
         build(dataset, 12)
+    Image.new("RGB", (12, 12)).save(tmp_path / "both/odd.png")
+    with pytest.raises(ValueError, match=r"odd\.png: 12 x 12 pixels are not two pictures .*: not wider than high"):
+        build(dataset, 12)
 
 
 @pytest.mark.parametrize("fit", ["crop", "pad"])

@@ -222,7 +222,7 @@ def train(entry: Entry) -> None:
 def judge(entry: Entry, images: int) -> None:
     """Add Inception's scores to a row that has none, of the last checkpoint of its run."""
     row, checkpoints = json.loads(entry.row.read_text()), by_age(RUNS / entry.row.stem)
-    if "inception" in row:
+    if "inception" in row:  # of whatever number of samples, which the page names
         return
     if not checkpoints:
         raise FileNotFoundError(f"{entry.row.stem} has no checkpoint in {RUNS}: remove its row, and it is trained anew")

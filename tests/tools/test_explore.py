@@ -47,11 +47,12 @@ def conditional(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def coded(tmp_path_factory):
-    prior = {
-        "class_path": "lightning_avatars.latents.Codes",
-        "init_args": {"noise": 3, "categorical": [3], "continuous": 2},
-    }
-    return checkpoint_of(tmp_path_factory.mktemp("coded"), "--model.prior", str(prior))
+    small = ["--data.resolution", "16", "--model.generator.width", "2", "--model.generator.latent_dim", "8"]
+    codes = {"noise": 3, "categorical": [3], "continuous": 2}
+    return checkpoint_of(
+        tmp_path_factory.mktemp("coded"), "--model", "infogan", *small, "--model.discriminator.width", "2",
+        *(f"--model.prior.init_args.{name}={number}" for name, number in codes.items()),
+    )  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -119,7 +120,7 @@ def test_attributes_and_named_labels_of_conditional_models(conditional):
 def test_codes_have_a_sheet_each(coded):
     main(["explore", str(coded), "--ways", "[codes]", "--rows", "2", "--steps", "5", "--video", "none"])
     assert written() == ["code_0.png", "code_1.png", "code_2.png"]
-    assert cells("code_0").shape[:2] == (2, 3) and cells("code_1").shape[:2] == (2, 5)
+    assert cells("code_0", 16).shape[:2] == (2, 3) and cells("code_1", 16).shape[:2] == (2, 5)
 
 
 def test_autoencoders_have_sheets_of_pictures_directions_and_attributes(tmp_path):

@@ -73,6 +73,8 @@ SEEN_BY_VGG16 = (  # and compared pixel by pixel, where the recipe asks AvatarNe
     f"perceptual: {{class_path: {TERMS}.perceptual.LearnedPerceptual, init_args: {{weight: 20.0, network: vgg}}}}, "
     f"l1: {{class_path: {TERMS}.reconstruction.L1, init_args: {{weight: 100.0}}}}}}",
 )
+EXPRESSIONS = ("--data.dataset.attributes", "[]", "--data.batch_size", "8")  # whose face it is stays
+CHANGES = ("--reconstruction.changes", "2000")
 TWICE_AS_WIDE = ("--model.generator.init_args.width", "32", "--trainer.precision", "bf16-mixed")
 
 
@@ -95,7 +97,7 @@ ROWS = {
     ),
     "cut_avatar_styles32": Row("cut", "avatar_styles64", 16_000, ("--data.resolution", "32")),
     "stargan_avatar_expressions64": Row(
-        "stargan", "avatar_expressions64", 60_000, ("--data.dataset.attributes", "[]", "--data.batch_size", "8")
+        "stargan", "avatar_expressions64", 60_000, EXPRESSIONS + to_zero(5e-4, 30_000, 60_000) + CHANGES
     ),
     "pix2pix_avatar_parts128": Row("pix2pix", "avatar_parts128", 15_000, in_batches_of_4(1e-3)),
     "pix2pixhd_avatar_parts128": Row(

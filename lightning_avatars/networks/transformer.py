@@ -24,12 +24,10 @@ class KeyValues(State):
 
     Args:
         length: How many tokens have been seen.
-        keys: layers N heads room width of a head.
-        values: As the keys.
+        kept: A tensor for each layer: keys and values, 2 N heads room width of a head.
     """
 
-    keys: Tensor
-    values: Tensor
+    kept: tuple[Tensor, ...]
 
 
 class Transformer(SequenceNetwork):
@@ -63,7 +61,7 @@ class Transformer(SequenceNetwork):
         self.words = nn.Embedding(vocabulary + 1, width)
         self.places = None if rotary else nn.Parameter(STD * torch.randn(length, width))
         self.labels = LabelEmbedding(label_dim, width, STD) if label_dim else None
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()  # which takes less of a drawn token's time
         self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(layers))
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, vocabulary, bias=False)
         self.heads = heads
@@ -74,8 +72,8 @@ class Transformer(SequenceNetwork):
 
     def initial_state(self, count: int) -> KeyValues:
         width = self.words.embedding_dim // self.heads
-        shape = (len(self.blocks), count, self.heads, self.length, width)
-        return KeyValues(0, self.head.weight.new_zeros(shape), self.head.weight.new_zeros(shape))
+        shape = (2, count, self.heads, self.length, width)
+        return KeyValues(0, tuple(self.head.weight.new_zeros(shape) for _ in self.blocks))
 
     def forward(
         self, tokens: Tensor, labels: Tensor | None = None, state: State | None = None
@@ -91,11 +89,11 @@ class Transformer(SequenceNetwork):
             x = x + self.labels(labels)[:, None]
         x = self.dropout(x)
         turns = None if self.places is not None else angles(first, last, x.shape[2] // self.heads, x.device)
-        kept = state if isinstance(state, KeyValues) else None
+        kept = state.kept if isinstance(state, KeyValues) else None
         for number, block in enumerate(self.blocks):
-            x = block(x, turns, None if kept is None else (kept.keys[number], kept.values[number], first))
+            x = block(x, turns, first, None if kept is None else kept[number])
         logits: Tensor = self.head(self.norm(x)).float()
-        return logits, None if kept is None else KeyValues(last, kept.keys, kept.values)
+        return logits, None if kept is None else KeyValues(last, kept)
 
 
 class Block(nn.Module):
@@ -115,10 +113,10 @@ class Block(nn.Module):
             nn.Linear(width, 4 * width),
             nn.Linear(4 * width, width),
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
 
-    def forward(self, x: Tensor, turns: Tensor | None, kept: tuple[Tensor, Tensor, int] | None) -> Tensor:
-        x = x + self.dropout(self.attention(self.attention_norm(x), turns, kept))
+    def forward(self, x: Tensor, turns: Tensor | None, first: int, kept: Tensor | None) -> Tensor:
+        x = x + self.dropout(self.attention(self.attention_norm(x), turns, first, kept))
         added: Tensor = self.dropout(self.second(F.gelu(self.first(self.norm(x)))))
         return x + added
 
@@ -137,29 +135,28 @@ class Attention(nn.Module):
         self.heads, self.dropout = heads, dropout
         self.inputs, self.output = nn.Linear(width, 3 * width), nn.Linear(width, width)
 
-    def forward(self, x: Tensor, turns: Tensor | None, kept: tuple[Tensor, Tensor, int] | None) -> Tensor:
+    def forward(self, x: Tensor, turns: Tensor | None = None, first: int = 0, kept: Tensor | None = None) -> Tensor:
         """Attend.
 
         Args:
             x: N T width.
             turns: Rotary positions of these tokens, T x half a head's width; None where positions are learned.
-            kept: Keys and values of earlier tokens, N heads room width, and how many these are; room is filled.
+            first: How many tokens are kept.
+            kept: Their keys and values, 2 N heads room width, whose room is filled; None where there are no others.
         """
         parts = self.inputs(x).view(*x.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        query, key, value = parts.unbind()  # N heads T width
         if turns is not None:
-            query, key = turned(query, turns), turned(key, turns)
+            parts = torch.cat([turned(parts[:2], turns), parts[2:]])
         if kept is None:
+            query, key, value = parts.unbind()  # N heads T width
             dropout = self.dropout if self.training else 0.0
             y = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=True)
         else:
-            keys, values, first = kept
             count, last = x.shape[1], first + x.shape[1]
-            keys.narrow(2, first, count).copy_(key)  # faster than to index
-            values.narrow(2, first, count).copy_(value)
+            kept.narrow(3, first, count).copy_(parts[1:])  # faster than to index
+            key, value = kept.narrow(3, 0, last).unbind()
             seen = None if count == 1 else x.new_ones(count, last, dtype=torch.bool).tril(first)
-            keys, values = keys.narrow(2, 0, last), values.narrow(2, 0, last)
-            y = F.scaled_dot_product_attention(query.to(keys.dtype), keys, values, attn_mask=seen)
+            y = F.scaled_dot_product_attention(parts[0].to(key.dtype), key, value, attn_mask=seen)
         added: Tensor = self.output(y.transpose(1, 2).flatten(2).to(x.dtype))
         return added
 
@@ -171,7 +168,7 @@ def angles(first: int, last: int, width: int, device: torch.device) -> Tensor:
 
 
 def turned(x: Tensor, turns: Tensor) -> Tensor:
-    """Turn each pair of numbers, one of either half of N heads T width, by its angle (Su et al. 2021, Eq. 34)."""
+    """Turn each pair of numbers, one of either half of ... T width, by its angle (Su et al. 2021, Eq. 34)."""
     a, b = x.float().chunk(2, -1)
     cosine, sine = turns.cos(), turns.sin()
     return torch.cat([a * cosine - b * sine, a * sine + b * cosine], -1).to(x.dtype)

@@ -60,7 +60,7 @@ def test_attention_is_a_mean_of_values_weighed_by_how_well_keys_fit():
         for place in range(4):
             fits = torch.stack([query[place, head] @ key[other, head] / 2 for other in range(place + 1)]).softmax(0)
             expected[place, head] = sum(fits[other] * value[other, head] for other in range(place + 1))
-    torch.testing.assert_close(attention(x, None, None)[0], attention.output(expected))
+    torch.testing.assert_close(attention(x)[0], attention.output(expected))
 
 
 def test_rotary_positions_make_products_depend_on_distances_alone():

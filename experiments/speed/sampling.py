@@ -97,9 +97,8 @@ def compared(size: str, tokens: int, batch: int, rounds: int, device: torch.devi
 def anew(how: TokenSampling, network: Transformer, uniforms: Tensor) -> Tensor:
     """Draw tokens with the whole sequence so far seen again for each."""
     tokens = torch.full((len(uniforms), 1), network.vocabulary, device=uniforms.device)
-    for uniform in uniforms.unbind(1):
-        chosen = how.choose(network(tokens)[0][:, -1], uniform)
-        tokens = torch.cat([tokens, chosen[:, None]], 1)
+    for uniform in uniforms[..., None].unbind(1):
+        tokens = torch.cat([tokens, how.choose(network(tokens)[0][:, -1], uniform)], 1)
     return tokens[:, 1:]
 
 

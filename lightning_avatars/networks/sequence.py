@@ -111,25 +111,26 @@ class TokenSampling:
         state: State | None = network.initial_state(2 * count if guided else count)
         tokens = torch.full((count, 1), network.vocabulary, device=uniforms.device)
         drawn = []
-        for uniform in uniforms.unbind(1):
+        for uniform in uniforms[..., None].unbind(1):
             logits, state = network(tokens.repeat(2, 1) if guided else tokens, both, state)
             logits = logits[:, -1]
             if guided:
                 logits = torch.lerp(logits[count:], logits[:count], self.guidance)
-            tokens = self.choose(logits, uniform)[:, None]
+            tokens = self.choose(logits, uniform)
             drawn.append(tokens)
         return torch.cat(drawn, 1)
 
     def choose(self, logits: Tensor, uniform: Tensor) -> Tensor:
-        """Draw one token for each row of logits, N V, by inverting the cumulated probabilities at ``uniform``, N."""
+        """Draw a token for each row of logits, N V, by inverting the cumulated probabilities at ``uniform``, N x 1."""
         cumulated = self.probabilities(logits).cumsum(1)
-        place = torch.searchsorted(cumulated, uniform.to(cumulated)[:, None] * cumulated[:, -1:], right=True)
-        return place[:, 0].clamp(max=logits.shape[1] - 1)
+        place = torch.searchsorted(cumulated, uniform.to(cumulated) * cumulated[:, -1:], right=True)
+        return place.clamp_(max=logits.shape[1] - 1)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Turn logits, N V, into the probabilities that tokens are drawn with: float64 on devices that have it."""
         logits = logits.float() if logits.device.type == "mps" else logits.double()
-        logits = logits / self.temperature
+        if self.temperature != 1:
+            logits = logits / self.temperature
         if self.top_k is not None and self.top_k < logits.shape[1]:
             lowest = logits.topk(self.top_k).values[:, -1:]
             logits = logits.masked_fill(logits < lowest, -torch.inf)

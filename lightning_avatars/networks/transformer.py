@@ -156,8 +156,8 @@ class Attention(nn.Module):
             kept.narrow(3, first, count).copy_(parts[1:])  # faster than to index
             key, value = kept.narrow(3, 0, last).unbind()
             seen = None if count == 1 else x.new_ones(count, last, dtype=torch.bool).tril(first)
-            y = F.scaled_dot_product_attention(parts[0].to(key.dtype), key, value, attn_mask=seen)
-        added: Tensor = self.output(y.transpose(1, 2).flatten(2).to(x.dtype))
+            y = F.scaled_dot_product_attention(parts[0], key, value, attn_mask=seen)
+        added: Tensor = self.output(y.transpose(1, 2).flatten(2))
         return added
 
 

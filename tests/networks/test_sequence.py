@@ -47,10 +47,10 @@ def test_a_nucleus_keeps_the_fewest_tokens_that_have_its_share():
 def test_tokens_are_drawn_as_often_as_is_likely_and_never_where_they_are_not():
     chances = torch.tensor([0.0, 0.2, 0.0, 0.5, 0.3, 0.0])
     uniforms = (torch.arange(10_000) + 0.5) / 10_000
-    drawn = TokenSampling().choose(chances.log().expand(10_000, -1), uniforms)
-    assert torch.bincount(drawn, minlength=6).tolist() == [0, 2000, 0, 5000, 3000, 0]
-    ends = torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64)
-    assert TokenSampling().choose(chances.log().expand(2, -1), ends).tolist() == [1, 4]
+    drawn = TokenSampling().choose(chances.log().expand(10_000, -1), uniforms[:, None])
+    assert torch.bincount(drawn[:, 0], minlength=6).tolist() == [0, 2000, 0, 5000, 3000, 0]
+    ends = torch.tensor([[0.0], [1 - 2**-53]], dtype=torch.float64)
+    assert TokenSampling().choose(chances.log().expand(2, -1), ends).tolist() == [[1], [4]]
 
 
 def test_sequences_have_the_networks_distribution():
@@ -69,12 +69,12 @@ def test_sequences_have_the_networks_distribution():
 def uncached(network: Transformer, uniforms: torch.Tensor, labels: torch.Tensor | None, how: TokenSampling):
     """Draw tokens with the whole sequence seen anew for each, and labels and none one after the other."""
     tokens = torch.full((len(uniforms), 1), network.vocabulary)
-    for uniform in uniforms.unbind(1):
+    for uniform in uniforms[..., None].unbind(1):
         logits = network(tokens, labels)[0][:, -1]
         if how.guidance != 1:
             without = network(tokens, torch.zeros_like(labels))[0][:, -1]
             logits = without + how.guidance * (logits - without)
-        tokens = torch.cat([tokens, how.choose(logits, uniform)[:, None]], 1)
+        tokens = torch.cat([tokens, how.choose(logits, uniform)], 1)
     return tokens[:, 1:]
 
 

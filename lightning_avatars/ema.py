@@ -7,6 +7,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from lightning_avatars.schedules import Schedule, value_at
+
 Place = tuple[dict[str, Tensor | None], str]  # where a module keeps a tensor
 
 
@@ -15,13 +17,14 @@ class Average(nn.Module):
 
     Args:
         network: What is averaged; a frozen copy is kept in ``average``.
-        half_life: Images after which old weights count half.
+        half_life: Images after which old weights count half, or a schedule of it; where that says 0, the average is the
+            network.
         ramp: The half-life is at most this share of the images seen, so that early weights are forgotten (StyleGAN2).
     """
 
-    def __init__(self, network: nn.Module, half_life: float, ramp: float = 0.05) -> None:
+    def __init__(self, network: nn.Module, half_life: float | Schedule, ramp: float = 0.05) -> None:
         super().__init__()
-        if half_life <= 0:
+        if not isinstance(half_life, Schedule) and half_life <= 0:
             raise ValueError(f"half_life is in images and must be above 0, got {half_life}")
         self.average = copy.deepcopy(network).requires_grad_(False).eval()
         self.half_life, self.ramp = half_life, ramp
@@ -33,7 +36,7 @@ class Average(nn.Module):
     @torch.no_grad()
     def update(self, network: nn.Module, batch: int, images_seen: int) -> None:
         """Move towards ``network`` by what ``batch`` images are worth after ``images_seen`` images."""
-        half_life = max(min(self.half_life, images_seen * self.ramp), 1e-8)
+        half_life = max(min(value_at(self.half_life, images_seen), images_seen * self.ramp), 1e-8)
         weight = 1 - 0.5 ** (batch / half_life)
         if self.followed is None or self.followed[0] is not network:
             self.followed = (network, places(self.average), places(network))

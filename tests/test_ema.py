@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from lightning_avatars.ema import Average
+from lightning_avatars.schedules import Linear
 
 NO_RAMP = 1e9  # the half-life is at most this many times the images seen
 
@@ -37,6 +38,15 @@ def test_half_life_is_in_images(batch, updates, half_life):
     for n in range(1, updates + 1):
         average.update(target, batch, n * batch)
     assert moved(average, target, start) == pytest.approx([1 - 0.5 ** (batch * updates / half_life)] * 4, rel=1e-4)
+
+
+def test_a_half_life_may_be_a_schedule_that_begins_with_the_network_itself():
+    start, target = apart()
+    average = Average(start, Linear(0.0, 100.0, 1000), ramp=NO_RAMP)
+    average.update(target, 8, 0)
+    assert moved(average, target, start) == [1.0] * 4
+    average.update(start, 8, 80)  # half-life 8: half the way back
+    assert moved(average, target, start) == pytest.approx([0.5] * 4)
 
 
 def test_the_ramp_shortens_the_half_life_of_a_young_run():

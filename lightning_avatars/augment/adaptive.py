@@ -16,7 +16,7 @@ from lightning_avatars.augment.filters import equalize
 from lightning_avatars.augment.warp import compose, rotation, scaling, translation, warp
 from lightning_avatars.seeding import Draws
 
-COUNTS = [3, 5, 5, 4, 2]  # draws of the five groups; of the five in geometry two are the one rotation
+COUNTS = [3, 5, 5, 4, 1, 1]  # draws of the six groups; of the five in geometry two are the one rotation
 UNIFORM, NORMAL = 10, 12  # numbers that the transformations take
 
 
@@ -32,7 +32,8 @@ class AdaptiveAugment(nn.Module):
         geometry: Share of scaling, rotation, stretching and translation.
         colour: Share of brightness, contrast, luma flips, hue and saturation; for images of 1 or 3 channels.
         filters: Share of amplified and weakened frequency bands.
-        corruption: Share of noise and cutout. Every process makes the noise of all images: on many it takes time.
+        noise: Share of additive noise. Every process makes that of all images: on many it takes time.
+        cutout: Share of squares that are cut out.
     """
 
     p: Tensor
@@ -46,15 +47,18 @@ class AdaptiveAugment(nn.Module):
         geometry: float = 1.0,
         colour: float = 1.0,
         filters: float = 0.0,
-        corruption: float = 0.0,
+        noise: float = 0.0,
+        cutout: float = 0.0,
     ) -> None:
         super().__init__()
-        groups = {"blit": blit, "geometry": geometry, "colour": colour, "filters": filters, "corruption": corruption}
+        groups = {
+            "blit": blit, "geometry": geometry, "colour": colour, "filters": filters, "noise": noise, "cutout": cutout
+        }  # fmt: skip
         for name, value in ({"p": p} | groups).items():
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} of the augmentation is a probability, from 0 to 1, got {value}")
         self.moves, self.recolours = blit > 0 or geometry > 0, colour > 0
-        self.equalizes, self.corrupts = filters > 0, corruption > 0
+        self.equalizes, self.adds_noise, self.cuts_out = filters > 0, noise > 0, cutout > 0
         shares = torch.tensor(list(groups.values())).repeat_interleave(torch.tensor(COUNTS))
         self.initial = p
         self.register_buffer("p", torch.tensor(float(p)))
@@ -70,12 +74,12 @@ class AdaptiveAugment(nn.Module):
 
     def forward(self, images: Tensor, draws: Draws, stream: str) -> Tensor:
         """Alter images, N C H W about in [-1, 1]; ``stream`` names their draws."""
-        if not (self.moves or self.recolours or self.equalizes or self.corrupts):
+        if not any((self.moves, self.recolours, self.equalizes, self.adds_noise, self.cuts_out)):
             return images
         u = draws.uniform(f"{stream}/augment", sum(COUNTS) + UNIFORM)
         z = draws.normal(f"{stream}/augment/normal", NORMAL)
         hit, u = u[:, : sum(COUNTS)] < self.chances(), u[:, sum(COUNTS) :]
-        blit, geometry, colour, bands, corruption = torch.split(hit, COUNTS, 1)
+        blit, geometry, colour, bands, noise, cutout = torch.split(hit, COUNTS, 1)
         x = images
         with torch.autocast(x.device.type, enabled=False):
             if self.moves:
@@ -86,10 +90,11 @@ class AdaptiveAugment(nn.Module):
                 x = recolour(x, *colouring(colour, u[:, 6:8], z[:, 4:7]))
             if self.equalizes:
                 x = equalize(x, amplification(bands, z[:, 7:11]))
-            if self.corrupts:
-                strength = torch.where(corruption[:, 0], 0.1 * z[:, 11].abs(), 0)[:, None, None, None]
+            if self.adds_noise:
+                strength = torch.where(noise[:, 0], 0.1 * z[:, 11].abs(), 0)[:, None, None, None]
                 x = x + strength * draws.normal(f"{stream}/augment/noise", *x.shape[1:])
-                x = cut_out(x, corruption[:, 1], u[:, 8:10])
+            if self.cuts_out:
+                x = cut_out(x, cutout[:, 0], u[:, 8:10])
         return x
 
 

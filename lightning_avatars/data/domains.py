@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Literal
 
@@ -61,7 +62,15 @@ class Domains(FaceDataset):
         return list(self.domains)
 
     def fingerprint(self) -> dict[str, object]:
-        return {name: [dataset.name, dataset.fingerprint()] for name, dataset in self.domains.items()}
+        """What pixels depend on; raises a ValueError where two domains are the same pictures."""
+        facts = {name: [dataset.name, dataset.fingerprint()] for name, dataset in self.domains.items()}
+        for (one, (_, first)), (other, (_, second)) in combinations(facts.items(), 2):
+            if type(self.domains[one]) is type(self.domains[other]) and first == second:
+                raise ValueError(
+                    f"domains {one!r} and {other!r} have the same pictures, so that nothing leads from one to the "
+                    "other: give each its own"
+                )
+        return dict(facts)
 
     def pictures(self, resolution: int) -> Iterator[Picture]:
         shared, own = bool(self.shared_labels), np.eye(len(self.domains), len(self.label_names), dtype=np.float32)

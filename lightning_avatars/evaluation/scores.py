@@ -125,7 +125,10 @@ def size_name(count: int) -> str:
 def check_enough(count: int, what: str) -> None:
     """Raise where there are too few images for any score."""
     if count < FEWEST:
-        raise ValueError(f"scores need at least {FEWEST} images on either side, but only {count} {what}: give more")
+        raise ValueError(
+            f"scores need at least {FEWEST} images on either side, but only {count} {what}: give more, or another "
+            "data.dataset.split; fit and test score nothing by --quality.enabled false --reconstruction.enabled false"
+        )
 
 
 def read_results(path: Path) -> list[dict[str, Any]]:
@@ -157,7 +160,7 @@ def write_results(path: Path, results: list[dict[str, Any]]) -> None:
     put_in_place(temporary, path)
 
 
-LESS_IS_BETTER = ("fid", "fd_", "kid", "kd_", "cmmd", "copied", "l1", "mse", "lpips", "nll_", "bpd_")
+LESS_IS_BETTER = ("fid", "fd_", "kid", "kd_", "cmmd", "copied", "l1", "mse", "lpips", "nll_", "bpd_", "ppl_")
 
 
 def direction(name: str) -> int:

@@ -68,7 +68,7 @@ class Autoencoding(LatentModule):
         kl_weight: float | Schedule = 1.0,
         free_bits: float = 0.0,
         conditional: bool = False,
-        average_half_life: float | None = 10_000,
+        average_half_life: float | Schedule | None = 10_000,
         channels_last: bool = True,
         compile: bool = False,
         seed: int = 0,

@@ -60,7 +60,7 @@ class Autoregressive(GenerativeModule):
         learning_rate: Schedule | None = None,
         conditional: bool = False,
         label_dropout: float = 0.0,
-        average_half_life: float | None = 10_000,
+        average_half_life: float | Schedule | None = 10_000,
         seed: int = 0,
     ) -> None:
         super().__init__(seed)

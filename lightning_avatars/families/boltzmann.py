@@ -78,7 +78,7 @@ class DeepBeliefNetwork(LatentModule):
         optimizer_schedules: dict[str, Schedule] | None = None,
         steps: int = 1,
         chains: int = 0,
-        average_half_life: float | None = 10_000,
+        average_half_life: float | Schedule | None = 10_000,
         sampling_steps: int = 200,
         annealing_steps: int = 500,
         annealing_chains: int = 64,

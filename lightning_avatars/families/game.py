@@ -90,7 +90,7 @@ class Game(GenerativeModule):
         critics: int = 1,
         conditional: bool = False,
         label_dropout: float = 0.0,
-        average_half_life: float | None = 10_000,
+        average_half_life: float | Schedule | None = 10_000,
         optimizer_schedules: dict[str, Schedule] | None = None,
         clip_gradients: float | None = None,
         micro_batch: int | None = None,

@@ -30,7 +30,6 @@ def equivariance(
     generator: StyleGAN3Generator,
     latents: Tensor,
     labels: Tensor | None = None,
-    truncation_psi: float = 1.0,
     seed: int = 0,
     batch: int = 16,
 ) -> dict[str, float]:
@@ -43,7 +42,6 @@ def equivariance(
         generator: The network, which must be on the device of the latents.
         latents: One for each picture, N x latent_dim.
         labels: Labels, N x label_dim, where the network is conditional.
-        truncation_psi: Distance of the styles from the mean one, from 0 to 1.
         seed: Seed of the moves and angles.
         batch: Pictures drawn at once.
 
@@ -64,7 +62,7 @@ def equivariance(
         for first in range(0, len(latents), batch):
             rows = slice(first, first + batch)
             w = generator.mapping(latents[rows], labels if labels is None else labels[rows])
-            w = generator.spread(torch.lerp(generator.style_mean.to(w), w, truncation_psi))
+            w = generator.spread(w)
             still = draw(generator, w)
             size = still.shape[-1]
             whole = (moves[rows] * size).round() / size

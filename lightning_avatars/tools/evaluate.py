@@ -36,8 +36,9 @@ from lightning_avatars.evaluation.samples import (
     score_samples,
 )
 from lightning_avatars.evaluation.scores import FEWEST, SCHEMA, Result, check_enough, write_results
+from lightning_avatars.evaluation.smoothness import check_smoothness, score_smoothness
 from lightning_avatars.families.attribute_translation import AttributeTranslation
-from lightning_avatars.families.base import GenerativeModule
+from lightning_avatars.families.base import GenerativeModule, LatentModule
 from lightning_avatars.families.translation import Translation
 from lightning_avatars.matching import data_of
 from lightning_avatars.metrics.extractors.segmenter import load_segmenter
@@ -60,6 +61,7 @@ def evaluate(
     segmenter: Path | None = None,
     truncation_psi: float = 1.0,
     likelihood_samples: int = SAMPLES,
+    smoothness: int | None = None,
     block: int = BLOCK,
     output: Path | None = None,
     json: Path | None = None,
@@ -83,11 +85,14 @@ def evaluate(
         held_out: With ``--reference``, a folder of real pictures that nothing was trained on: the floor and copies are
             told from it.
         pairs: Also compare pictures of the same name in the folder and ``--reference``.
-        perceptual: LPIPS networks, for pairs and reconstructions.
+        perceptual: LPIPS networks, for pairs, reconstructions and path lengths.
         identity: An extractor that recognises faces, such as arcface, for pairs and reconstructions.
         segmenter: A ``segmenter.safetensors``, for what is made of pictures with label maps.
         truncation_psi: Below 1, samples nearer to the mean one.
         likelihood_samples: Importance samples of each picture, for likelihoods.
+        smoothness: Latents from which to measure how smoothly a generator draws: perceptual path lengths by
+            ``--perceptual``, and how exactly the pictures of a StyleGAN3 follow moves and turns. Papers have vgg and
+            100,000 paths.
         block: Images that a checkpoint makes at a time.
         output: Folder for a page of pictures to look at.
         json: File for scores and passports, which ``compare`` reads; ``-`` for the screen.
@@ -111,6 +116,7 @@ def evaluate(
     if isinstance(module, Translation):
         check_translation(module, reference, data, split, truncation_psi)
     check_samples(likelihood_samples, module, data)
+    check_smoothness(module, smoothness, bool(perceptual))
     if segmenter is not None and data is None:
         raise ValueError(
             "--segmenter judges images of the label maps of a dataset, so that it can't go with --reference"
@@ -133,6 +139,7 @@ def evaluate(
         else:
             count = images or default_count(real)
             found = of_generator(module, data, real, judges, count, truncation_psi, likelihood_samples, block)
+            found.results.extend(smooth(module, judges, smoothness, block))
 
     console = Console(stderr=str(json) == "-")
     for result in found.results:
@@ -194,6 +201,13 @@ def of_generator(
     samples = draw_for(module, real, images, truncation_psi)
     results = [result, *(one.result for one in sets), *likely]
     return Found(results, lambda output: write_page(output, samples, real, module, sets))
+
+
+def smooth(module: GenerativeModule, judges: Judges, count: int | None, block: int) -> list[Result]:
+    """Measure how smoothly a generator draws, where that is asked for."""
+    if count is None or not isinstance(module, LatentModule):
+        return []
+    return [score_smoothness(module, judges.perceptual, count, block)]
 
 
 def prepare(data: FaceData | None) -> None:
@@ -351,9 +365,10 @@ def sides(
 
 def table(result: Result) -> Table:
     """Lay out the scores of one set of images."""
-    reference = result.passport["reference"]
-    title = f"{result.set}: {result.passport['images']} against {reference['images']} of {reference['name']}"
-    title += f", {reference['split']}" if reference["split"] else ""
+    reference, title = result.passport["reference"], f"{result.set}: {result.passport['images']}"
+    if reference is not None:
+        title += f" against {reference['images']} of {reference['name']}"
+        title += f", {reference['split']}" if reference["split"] else ""
     judged = Table("score", "value", "95 % interval", "floor", title=escape(title))
     for name, score in result.scores.items():
         interval = "" if score.interval is None else f"{score.interval[0]:.4g} … {score.interval[1]:.4g}"

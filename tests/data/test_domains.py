@@ -105,6 +105,11 @@ def test_domains_of_one_picture_are_refused(folders, tmp_path):
         build(DomainFolders({"photo": folders["photo"], "one": tmp_path / "one"}), 8)
 
 
+def test_the_same_pictures_as_two_domains_are_refused(folders):
+    with pytest.raises(ValueError, match="domains 'photo' and 'again' have the same pictures"):
+        build(DomainFolders({"photo": folders["photo"], "again": folders["photo"]}), 8)
+
+
 @pytest.mark.parametrize(
     ("names", "match"),
     [

@@ -201,7 +201,7 @@ def test_a_split_that_lacks_a_domain_is_named():
 
 @pytest.mark.parametrize("flip", [False, True])
 def test_crop_and_flip_move_picture_source_and_map_alike(flip):
-    data = prepared(Planes(), 8, 6, horizontal_flip=flip, crop_from=13, seed=4)
+    data = prepared(Planes(), 8, 6, horizontal_flip=flip, crop_from=1.625, seed=4)
     batches = training(data, 30)
     image, source, mask = (torch.cat([batch[name] for batch in batches]).int() for name in ("image", "source", "mask"))
     assert image.shape == (180, 3, 8, 8) and mask.shape == (180, 1, 8, 8)
@@ -218,9 +218,11 @@ def test_crop_and_flip_move_picture_source_and_map_alike(flip):
 
 
 def test_crops_are_drawn_from_the_position_alone():
-    plain = training(prepared(Planes(), crop_from=13, horizontal_flip=True), 6)
-    later = training(prepared(Planes(), crop_from=13, horizontal_flip=True, images_seen=12), 4)
-    halves = [training(prepared(Planes(), crop_from=13, horizontal_flip=True, rank=r, world_size=2), 6) for r in (0, 1)]
+    plain = training(prepared(Planes(), crop_from=1.625, horizontal_flip=True), 6)
+    later = training(prepared(Planes(), crop_from=1.625, horizontal_flip=True, images_seen=12), 4)
+    halves = [
+        training(prepared(Planes(), crop_from=1.625, horizontal_flip=True, rank=r, world_size=2), 6) for r in (0, 1)
+    ]
     for key in ("image", "source", "mask"):
         assert all(torch.equal(a[key], b[key]) for a, b in zip(plain[2:], later, strict=True))
         joined = [torch.cat([a[key], b[key]]) for a, b in zip(*halves, strict=True)]
@@ -234,13 +236,14 @@ def test_corners_are_spread_evenly():
 
 
 def test_evaluation_sees_whole_pictures_at_the_resolution():
-    data = prepared(Planes(), 8, crop_from=13, horizontal_flip=True)
+    data = prepared(Planes(), 8, crop_from=1.625, horizontal_flip=True)
     for batch in data.val_dataloader():
         for i, image, mask in zip(batch["index"], batch["image"], batch["mask"], strict=True):
             expected = planes(int(i), 2, 8)
             assert (image.numpy() == expected[0]).all() and (mask.numpy() == expected[2]).all()
-    with pytest.raises(ValueError, match="crop_from is 7; squares of 8 pixels need at least 8"):
-        FaceData(Planes(), 8, crop_from=7)
+    for wrong in (0.9, 143):
+        with pytest.raises(ValueError, match=f"crop_from is how many times the resolution .* from 1 to 8, got {wrong}"):
+            FaceData(Planes(), 8, crop_from=wrong)
 
 
 def test_in_a_mirror_left_and_right_trade_places_where_both_are_there():

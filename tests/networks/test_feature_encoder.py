@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -76,6 +78,14 @@ def test_evaluation_remembers_nothing_and_draws_what_was_remembered():
     assert torch.equal(plain[0, :, regions[0, 0] == 1][:, 0], encoder.mean[0])
     noisy = encoder.draw(regions, torch.ones(3, 2, 3))
     torch.testing.assert_close(noisy, plain + 0.2)
+
+
+def test_its_size_is_pix2pixhds():
+    """c7s1-16, d32, d64, d128, d256, u128, u64, u32, u16, c7s1-3, save biases that norms take away."""
+    widths = [16, 32, 64, 128, 256]
+    between = sum(a * b for a, b in pairwise(widths))
+    expected = 7 * 7 * 3 * 16 + 2 * 3 * 3 * between + 7 * 7 * 16 * 3 + 3
+    assert sum(p.numel() for p in FeatureEncoder(mask_names=["a", "b"]).parameters()) == expected
 
 
 def test_data_without_masks_are_refused():

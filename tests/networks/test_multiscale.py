@@ -38,6 +38,14 @@ def test_each_scale_is_a_patch_discriminator_of_the_halved_image():
             torch.testing.assert_close(ours, theirs)
 
 
+def test_sizes_are_pix2pixhds():
+    """Three 70 x 70 PatchGANs of a map of 35 classes, its boundaries and an image, save biases that norms take away."""
+    with torch.device("meta"):
+        network = MultiScaleDiscriminator(1024, source_channels=36, scales=3)
+    convolutions = 4 * 4 * (39 * 64 + 64 * 128 + 128 * 256 + 256 * 512 + 512)
+    assert sum(p.numel() for p in network.parameters()) == 3 * (convolutions + 64 + 1)
+
+
 def test_every_parameter_learns_at_the_level_where_it_judges():
     torch.manual_seed(0)
     network, x = MultiScaleDiscriminator(32, 3, 2, 4, layers=1, grows=True), torch.randn(2, 3, 32, 32)

@@ -45,13 +45,18 @@ def test_wrong_widths_and_groups_are_refused():
         R3GANGenerator(16, widths=[12, 12, 12])
 
 
-def test_published_size_of_cifar():
-    options = {"widths": [768] * 4, "blocks": 2}
+@pytest.mark.parametrize(
+    ("widths", "sizes"),
+    [([768] * 4, (20_732_160, 20_683_777)), ([768] * 4 + [384, 192, 96], (23_057_952, 23_009_569))],
+    ids=["CIFAR-10", "FFHQ-256"],
+)
+def test_published_sizes(widths, sizes):
+    """Of the published presets, counted by hand from their widths."""
+    resolution, options = 2 << len(widths), {"widths": widths, "blocks": 2}
     with torch.device("meta"):
-        generator, discriminator = R3GANGenerator(32, **options), R3GANDiscriminator(32, **options)
-    assert generator.stages[0][0].mix.groups == 96
-    for player in (generator, discriminator):
-        assert sum(p.numel() for p in player.parameters()) == pytest.approx(20.7e6, rel=0.01)
+        players = R3GANGenerator(resolution, **options), R3GANDiscriminator(resolution, **options)
+    assert players[0].stages[0][0].mix.groups == 96
+    assert tuple(sum(p.numel() for p in player.parameters()) for player in players) == sizes
 
 
 @pytest.mark.parametrize("resolution", [32, 64])

@@ -55,6 +55,31 @@ def test_last_features_and_grey_pictures_of_other_extractors_are_compared_too():
     assert float(loss) == pytest.approx(float((units[0] - units[1]).square().sum(1).mean()), rel=1e-4)
 
 
+def change_along(loss, x: torch.Tensor, direction: torch.Tensor, step: float = 0.01) -> float:
+    """Central difference of a loss."""
+    with torch.no_grad():
+        return float(loss(x + step * direction).double() - loss(x - step * direction).double()) / (2 * step)
+
+
+@pytest.mark.parametrize("name", ["avatarnet", "alex"])
+def test_gradients_are_what_the_loss_changes_by(name, monkeypatch):
+    term = Perceptual() if name == "avatarnet" else LearnedPerceptual(network="alex")
+    if name == "alex":
+        file = next(shared("weights").glob("alexnet-features*"))
+        monkeypatch.setattr(term, "load", lambda: LPIPS("alex", file))
+    torch.manual_seed(0)
+    target = 0.5 * torch.randn(2, 3, 1, 1) + torch.linspace(-0.4, 0.4, 40)  # smooth, for kinks are many in noise
+    fake = (target.expand(-1, -1, 40, -1).mT + 0.1 * torch.randn(2, 3, 40, 40)).requires_grad_()
+    turn = SimpleNamespace(fake=fake, target=target.expand(-1, -1, 40, -1))
+    (gradient,) = torch.autograd.grad(term(turn), fake)
+    found = change_along(lambda x: term(SimpleNamespace(fake=x, target=turn.target)), fake, gradient / gradient.norm())
+    assert found == pytest.approx(float(gradient.norm()), rel=0.03) and found > 0
+    across = torch.randn_like(gradient)
+    across = across - gradient * (across * gradient).sum() / gradient.square().sum()
+    found = change_along(lambda x: term(SimpleNamespace(fake=x, target=turn.target)), fake, across / across.norm())
+    assert abs(found) < 0.05 * float(gradient.norm()), "no other direction leads up"
+
+
 def test_lpips_as_a_loss_is_lpips_as_a_metric(monkeypatch):
     weights = shared("weights")
     term = LearnedPerceptual(network="alex")

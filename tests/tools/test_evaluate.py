@@ -218,6 +218,17 @@ def test_words_that_held_out_pictures_use_are_counted(tmp_path):
     assert found["set"] == "likelihood" and {"perplexity", "codes_used"} == {name[:-3] for name in found["scores"]}
 
 
+def test_how_smoothly_a_generator_draws_is_measured_on_request(conditional, tmp_path, capsys):
+    asked = [str(conditional), "--images", "20", "--extractors", "avatarnet", "--smoothness", "10"]
+    refused(asked, "path lengths are perceptual distances: give --perceptual too", capsys)
+    small = {"layers": 4, "width": 4, "max_width": 8, "latent_dim": 4, "style_dim": 4}
+    network = {"class_path": "lightning_avatars.networks.stylegan3.StyleGAN3Generator", "init_args": small}
+    styles = checkpoint_of(tmp_path, "--data.resolution", "32", "--model.generator", str(network))
+    samples, smoothness = evaluate(str(styles), *asked[1:])
+    assert samples["set"] == "samples" and smoothness["set"] == "smoothness" and smoothness["passport"]["images"] == 10
+    assert list(smoothness["scores"]) == ["eq_t_10", "eq_t_frac_10", "eq_r_10"]
+
+
 def test_json_for_the_screen_is_nothing_but_json(capsys):
     main(["evaluate", "faces", "--extractors", "avatarnet", "--json", "-"])
     captured = capsys.readouterr()
@@ -256,6 +267,7 @@ def test_jpegs_against_none_are_warned_of_in_a_line(tmp_path, capsys):
         (["faces", "--truncation_psi", "0.7"], "--truncation_psi is for a checkpoint"),
         (["faces", "--likelihood_samples", "2"], "--likelihood_samples is for a checkpoint that knows likelihoods"),
         (["faces", "--likelihood_samples", "0"], "--likelihood_samples must be at least 1, got 0"),
+        (["faces", "--smoothness", "20"], "of a generator that draws from latents, which a folder has not"),
         (["faces", "--reference", "others", "-c", "avatars32"], "with --reference or with the data that -c names"),
         (["faces", "--reference", "nowhere"], "no folder or zip at nowhere"),
         (["faces", "--output", "faces/00.png"], "--output faces/00.png is a file"),

@@ -156,6 +156,12 @@ class Game(GenerativeModule):
         for path in self.scheduled:
             if path not in dict(self.named_buffers()):
                 raise ValueError(f"scheduled names {path!r}, which is no buffer of the networks, terms or augmentation")
+        levels = {f"{player}.level" for player in self.turns if "level" in dict(getattr(self, player).named_buffers())}
+        for path in sorted(levels - self.scheduled.keys()) if levels & self.scheduled.keys() else ():
+            raise ValueError(
+                f"scheduled sets the level of one player and not {path!r}, so that they would judge and make pictures "
+                "of different sizes: give both the same schedule"
+            )
         for key in self.optimizer_schedules:
             if key.partition(".")[0] not in self.turns or not key.partition(".")[2]:
                 raise ValueError(f"optimizer_schedules names {key!r}; use generator.<option> or discriminator.<option>")

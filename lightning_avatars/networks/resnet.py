@@ -82,7 +82,7 @@ class ResNetGenerator(Generator):
     """Latent vectors to images through residual blocks with batch norm.
 
     Args:
-        resolution: Height and width of the images: a power of two from 16 to 256.
+        resolution: Height and width of the images: a power of two from 16 to 1024.
         channels: Channels of the images.
         label_dim: Length of the label vectors; 0 for an unconditional network.
         latent_dim: Length of the latent vectors.
@@ -100,7 +100,7 @@ class ResNetGenerator(Generator):
         max_width: int = 512,
     ) -> None:
         super().__init__(latent_dim, label_dim)
-        widths = stage_widths(resolution, width, max_width, 16, 256)
+        widths = stage_widths(resolution, width, max_width, 16, 1024)
         self.first = nn.Linear(latent_dim, widths[0] * 16)
         nn.init.xavier_uniform_(self.first.weight)
         nn.init.zeros_(self.first.bias)
@@ -151,7 +151,7 @@ class ResNetDiscriminator(Discriminator):
     """Images to one logit through residual blocks and a pool over all pixels.
 
     Args:
-        resolution: Height and width of the images: a power of two from 16 to 256.
+        resolution: Height and width of the images: a power of two from 16 to 1024.
         channels: Channels of the images.
         label_dim: Length of the label vectors; 0 for an unconditional network.
         width: Channels at half the resolution; they double with each halving.
@@ -181,7 +181,7 @@ class ResNetDiscriminator(Discriminator):
         super().__init__(label_dim)
         if smallest not in (4, 8):
             raise ValueError(f"smallest is the height at which halving ends and must be 4 or 8, got {smallest}")
-        halvings = doublings(resolution, lowest=16, highest=256) - (smallest == 8)
+        halvings = doublings(resolution, lowest=16, highest=1024) - (smallest == 8)
         at_least_one(width=width, max_width=max_width)
         widths = [min(width << i, max_width) for i in range(halvings)]
         self.stages = nn.Sequential(Down(channels, widths[0], normalization, halves=True, first=True))

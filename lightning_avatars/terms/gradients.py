@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_avatars.schedules import Schedule
 from lightning_avatars.terms.base import Term
 
 if TYPE_CHECKING:
+    from lightning_avatars.families.game import Game
     from lightning_avatars.families.step import Step
 
 
@@ -42,7 +43,8 @@ class R2(Term):
 class GradientPenalty(Term):
     """Squared distance of the gradient's norm from ``target`` between real and made images (WGAN-GP, Eq. 3).
 
-    A discriminator with labels is given those of the real images, also where others were asked of the made ones.
+    A discriminator with labels is given those of the real images, also where others were asked of the made ones. It may
+    have no batch norm: the norm is that of one image's gradient, which other images then have a part in (Sec. 4).
 
     Args:
         weight: Factor of the loss, or a schedule of it; the paper's is 10.
@@ -55,6 +57,14 @@ class GradientPenalty(Term):
     def __init__(self, weight: float | Schedule = 10.0, every: int = 1, target: float = 1.0) -> None:
         super().__init__(weight, every)
         self.target = target
+
+    def check(self, module: Game) -> None:
+        if any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.discriminator.modules()):
+            raise ValueError(
+                "a gradient penalty can't meet batch norm, through which an image's gradient is also that of others: "
+                "give the discriminator another normalization, such as "
+                "lightning_avatars.networks.layers.normalization.LayerNorm2d, or use R1"
+            )
 
     def forward(self, step: Step) -> Tensor:
         t = step.draws.uniform("gradient_penalty", 1, 1, 1)

@@ -20,13 +20,16 @@ from lightning_avatars.families.base import LatentModule
 from lightning_avatars.images import save_sheet, to_bytes
 from lightning_avatars.labels import assign, groups
 from lightning_avatars.latents import Codes
-from lightning_avatars.networks.style import StyleGenerator
+from lightning_avatars.networks.style import NoiseMode, StyleGenerator
+from lightning_avatars.networks.stylegan2 import Noise
+from lightning_avatars.seeding import seeded
 from lightning_avatars.video import save_video
 
 Way = Literal[
     "interpolation",
     "truncation",
     "mixing",
+    "noise",
     "factorisation",
     "principal",
     "codes",
@@ -144,6 +147,18 @@ def mixing(look: Look) -> dict[str, Tensor]:
     return found
 
 
+def noise(look: Look) -> dict[str, Tensor]:
+    """Each row is a seed with the network's own noise, with none, and with other noise in every further picture."""
+    network = look.styles
+    if network is None or not any(isinstance(module, Noise) for module in network.modules()):
+        return {}
+    styles = network.spread(network.mapping(look.module.latents(look.seeds), look.given(look.seeds)))
+    modes: list[NoiseMode] = ["constant", "none"]
+    modes += ["random"] * (look.steps - len(modes))
+    with seeded(int(look.seeds[0]), styles.device):
+        return {"noise": to_bytes(torch.stack([network.synthesis(styles, mode) for mode in modes], 1))}
+
+
 def factorisation(look: Look) -> dict[str, Tensor]:
     """Each row moves the first seed along a direction that its generator's first layers amplify most."""
     weight = look.module.sampler.entry
@@ -156,8 +171,8 @@ def factorisation(look: Look) -> dict[str, Tensor]:
 def principal_directions(look: Look) -> dict[str, Tensor]:
     """Each row moves the first seed along a direction in which styles vary most."""
     network = look.styles
-    if network is None:
-        return {}
+    if network is None:  # of normal latents these are factorisation's: W z varies most along W's left singular vectors,
+        return {}  # where its right ones lead (GANSpace, Sec. 2.2)
     seen = torch.arange(STYLES_SEEN)
     styles = network.mapping(look.module.latents(seen), look.given(seen))
     return {"principal": along(look, *principal(styles, min(len(look.seeds), styles.shape[1])))}
@@ -256,6 +271,7 @@ WAYS: dict[Way, Callable[[Look], dict[str, Tensor]]] = {
     "interpolation": interpolation,
     "truncation": truncation,
     "mixing": mixing,
+    "noise": noise,
     "factorisation": factorisation,
     "principal": principal_directions,
     "codes": codes,

@@ -20,11 +20,14 @@ from lightning_avatars.images import to_float
 from lightning_avatars.networks.base import Discriminator, Verdict
 from lightning_avatars.networks.feature_encoder import FeatureEncoder
 from lightning_avatars.networks.layers.normalization import BatchNorm2d
+from lightning_avatars.networks.multiscale import MultiScaleDiscriminator
 from lightning_avatars.networks.per_domain import PerDomainDiscriminator, PerDomainTranslator
 from lightning_avatars.networks.pix2pixhd import Pix2PixHDTranslator
+from lightning_avatars.networks.spade import SPADETranslator
 from lightning_avatars.networks.translator import Translator
 from lightning_avatars.objectives.adversarial import LeastSquares, NonSaturating, Wasserstein
 from lightning_avatars.pool import HistoryPool
+from lightning_avatars.schedules import Steps
 from lightning_avatars.seeding import Draws
 from lightning_avatars.terms.classification import Classification
 from lightning_avatars.terms.contrastive import PatchNCE
@@ -209,6 +212,26 @@ def styled() -> Pix2PixHDTranslator:
     torch.manual_seed(0)
     encoder = FeatureEncoder(3, PARTS, width=2, halvings=1)
     return Pix2PixHDTranslator(8, 3, 4, width=4, halvings=1, blocks=1, local_blocks=1, encoder=encoder)
+
+
+def coarse_to_fine() -> PairedTranslation:
+    """pix2pixHD in small: three levels, two scales, boundaries of maps."""
+    torch.manual_seed(0)
+    level = Steps({0: 0.0, 40: 1.0, 80: 2.0})
+    return paired_game(
+        generator=Pix2PixHDTranslator(
+            8, 3, 5, width=4, halvings=1, blocks=1, local_blocks=1, normalization=BatchNorm2d
+        ),
+        discriminator=MultiScaleDiscriminator(8, width=4, layers=0, source_channels=5, scales=2, grows=True),
+        boundaries=True,
+        scheduled={"generator.level": level, "discriminator.level": level},
+    )
+
+
+def modulated() -> PairedTranslation:
+    """SPADE in small."""
+    torch.manual_seed(0)
+    return paired_game(generator=SPADETranslator(8, 3, 4, width=4, hidden=4, lowest=2, normalization=BatchNorm2d))
 
 
 def cycle_game(

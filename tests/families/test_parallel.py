@@ -18,7 +18,7 @@ from tests.conf.adversarial_autoencoders import vaegan_game, vqgan_game
 from tests.conf.processes import join, start_two
 from tests.conf.training import fit, game, weights
 from tests.conf.translation import GAMES as TRANSLATIONS
-from tests.conf.translation import data_for, paired_game, styled
+from tests.conf.translation import coarse_to_fine, data_for, modulated, paired_game, styled
 from tests.families.test_adversarial import PENALTIES
 from tests.networks.layers.test_spectral import normalised
 from tests.networks.test_progressive import grown
@@ -45,11 +45,13 @@ GAMES = {name: partial(lambda make, **more: game(**make(), **more), make) for na
     "vqgan": vqgan_game,
     "vaegan": vaegan_game,
     "styled": lambda: paired_game(generator=styled()),
+    "coarse_to_fine": coarse_to_fine,
+    "modulated": modulated,
     **TRANSLATIONS,
 }
-PICTURES = {name: name for name in TRANSLATIONS} | {"styled": "paired"}
+PICTURES = {name: name for name in TRANSLATIONS} | dict.fromkeys(("styled", "coarse_to_fine", "modulated"), "paired")
 # numbers near zero, where two halves of a batch are summed otherwise than the whole; how far depends on the processor
-ROUNDED = {"growing": 1e-5, "vaegan": 1e-5, "vqgan": 1e-5, "styled": 1e-5}
+ROUNDED = {"growing": 1e-5, "vaegan": 1e-5, "vqgan": 1e-5, "styled": 1e-5, "modulated": 1e-4}
 IMAGES = defaultdict(lambda: 160, styled=80)  # 20 batches; ten where instance norm of few pixels makes them part
 
 

@@ -212,6 +212,12 @@ def grown(**arguments):
     )
 
 
+def test_players_grow_together_or_not_at_all():
+    generator, discriminator = players(8)
+    with pytest.raises(ValueError, match=r"level of one player and not 'discriminator.level'.* the same schedule"):
+        game(generator=generator, discriminator=discriminator, scheduled={"generator.level": Growing(8, 24)})
+
+
 def test_a_run_grows_and_a_resumed_one_is_the_same(tmp_path):
     whole, resumed = grown(), grown()
     fit(whole, tmp_path / "whole")

@@ -66,7 +66,7 @@ def test_shapes_and_range(resolution, label_dim, smallest):
 
 def test_what_can_not_be_made_is_refused():
     for network in (ResNetGenerator, ResNetDiscriminator):
-        with pytest.raises(ValueError, match="power of two from 16 to 256, got 8"):
+        with pytest.raises(ValueError, match="power of two from 16 to 1024, got 8"):
             network(8)
     with pytest.raises(ValueError, match="must be 4 or 8, got 6"):
         ResNetDiscriminator(32, smallest=6)

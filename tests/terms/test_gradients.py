@@ -198,3 +198,9 @@ def test_what_ran_in_float32_is_differentiated_in_float32():
             logits = linear(x, line)
         found = squared_gradient([logits], x)
     torch.testing.assert_close(found, torch.full((2,), 64e-18))
+
+
+def test_a_gradient_penalty_meets_no_batch_norm():
+    with pytest.raises(ValueError, match=r"discriminator_terms.penalty: a gradient penalty can't meet batch norm"):
+        game(normalized=True, discriminator_terms={"penalty": GradientPenalty()})
+    game(normalized=True, discriminator_terms={"penalty": R1()})

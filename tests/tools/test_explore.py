@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,9 @@ from lightning_avatars.networks.ladder import LadderAutoencoder
 from lightning_avatars.networks.layers.bottlenecks import DiagonalGaussian, Plain
 from lightning_avatars.networks.layers.quantizers import FiniteScalarQuantizer, VectorQuantizer
 from lightning_avatars.networks.mlp_autoencoder import MLPAutoencoder
+from lightning_avatars.networks.stylegan2 import Noise
 from lightning_avatars.objectives.likelihoods import Gaussian
-from lightning_avatars.tools.explore import Look, film, interpolation
+from lightning_avatars.tools.explore import Look, film, interpolation, noise
 from tests.conf.encoding import encoding_checkpoint
 from tests.conf.training import checkpoint_of
 
@@ -94,7 +96,7 @@ def test_rows_lead_from_one_seed_to_the_next_and_a_film_goes_round(plain):
 def test_styles_can_be_truncated_mixed_and_moved_along_directions(styles):
     main(["explore", str(styles), "--rows", "2", "--steps", "4", "--video", "none", "--seed", "7"])
     names = ["factorisation", "interpolation_linear", "interpolation_spherical"]
-    names += ["mixing_coarse", "mixing_fine", "mixing_middle", "principal", "truncation"]
+    names += ["mixing_coarse", "mixing_fine", "mixing_middle", "noise", "principal", "truncation"]
     assert written() == [f"{name}.png" for name in names]
     truncated = cells("truncation")
     assert (truncated[:, -1] == drawn(styles, 7, 8)).all()
@@ -105,6 +107,20 @@ def test_styles_can_be_truncated_mixed_and_moved_along_directions(styles):
         assert (mixed[1:, 0] == drawn(styles, 7, 8)).all() and (mixed[0, 1:] == drawn(styles, 9, 10, 11)).all()
     moved = cells("factorisation")
     assert moved.shape[:2] == (2, 4) and (moved[0] != moved[1]).any()
+
+
+def test_noise_is_the_networks_own_none_or_new(styles):
+    module = load_module(styles)
+    for part in module.modules():
+        if isinstance(part, Noise):
+            torch.nn.init.ones_(part.strength)
+    look = Look(module, torch.arange(3), 5, 3.0, None)
+    with torch.no_grad():
+        found, again = noise(look)["noise"], noise(look)["noise"]
+        own, others = to_bytes(module.sample(torch.arange(3))), noise(replace(look, seeds=torch.arange(1, 4)))["noise"]
+    assert found.shape[:2] == (3, 5) and torch.equal(found, again) and torch.equal(found[:, 0], own)
+    assert len({column.numpy().tobytes() for column in found.unbind(1)}) == 5
+    assert torch.equal(found[1:, :2], others[:2, :2]) and not torch.equal(found[1:, 2:], others[:2, 2:])
 
 
 def test_attributes_and_named_labels_of_conditional_models(conditional):

@@ -73,7 +73,7 @@ def test_chunks_equal_the_whole_batch(tmp_path, name):
 
 @pytest.mark.parametrize("name", PENALTIES)
 def test_resumed_run_is_the_same_run(tmp_path, name):
-    whole, first, second = (game(**PENALTIES[name](), normalized=True) for _ in range(3))
+    whole, first, second = (game(**PENALTIES[name](), normalized=name != "gradient_penalty") for _ in range(3))
     fit(whole, tmp_path / "whole", images=80)
     fit(first, tmp_path / "half", images=40)
     fit(second, tmp_path / "half", images=80, ckpt_path=tmp_path / "half/checkpoints/images_000000040.ckpt")

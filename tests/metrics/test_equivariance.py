@@ -2,7 +2,9 @@ import math
 
 import pytest
 import torch
+import yaml
 
+from lightning_avatars import shipped
 from lightning_avatars.metrics.equivariance import decibels, equivariance, moved_error, shift, turn, turned_error
 from lightning_avatars.networks.stylegan3 import Modulated, StyleGAN3Generator
 
@@ -40,6 +42,14 @@ def test_r_follows_translation_and_rotation():
     """73, 72 and 68 dB with four pictures."""
     scores = equivariance(random_generator(rotation=True), LATENTS)
     assert min(scores.values()) > 55
+
+
+@pytest.mark.parametrize(("name", "kept"), [("stylegan3", ["eq_t", "eq_t_frac"]), ("stylegan3_r", ["eq_t", "eq_r"])])
+def test_the_shipped_networks_follow_to_more_than_40_db(name, kept):
+    model = yaml.safe_load(shipped.find(name, "model").read_text())
+    arguments = model["init_args"]["generator"]["init_args"]
+    scores = equivariance(random_generator(resolution=32, **arguments), LATENTS)
+    assert min(scores[score] for score in kept) > 40
 
 
 def test_without_margins_the_edges_are_felt():

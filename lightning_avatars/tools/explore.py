@@ -171,8 +171,10 @@ def factorisation(look: Look) -> dict[str, Tensor]:
 def principal_directions(look: Look) -> dict[str, Tensor]:
     """Each row moves the first seed along a direction in which styles vary most."""
     network = look.styles
-    if network is None:  # of normal latents these are factorisation's: W z varies most along W's left singular vectors,
-        return {}  # where its right ones lead (GANSpace, Sec. 2.2)
+    # Without styles they are factorisation's: W z of normal z varies most along W's left singular vectors, and what
+    # leads there are its right ones (GANSpace, Sec. 2.2).
+    if network is None:
+        return {}
     seen = torch.arange(STYLES_SEEN)
     styles = network.mapping(look.module.latents(seen), look.given(seen))
     return {"principal": along(look, *principal(styles, min(len(look.seeds), styles.shape[1])))}

@@ -27,7 +27,7 @@ def check_smoothness(module: GenerativeModule | None, count: int | None, percept
     check_enough(count, "are to be drawn from")
     if not isinstance(module, LatentModule) or not isinstance(module.sampler, Generator):
         what = "a folder" if module is None else type(module).__name__
-        raise ValueError(f"smoothness is that of a generator that draws from latents, which {what} has not")
+        raise ValueError(f"smoothness is measured of GANs, whose generators draw from latents, and {what} is none")
     styled = isinstance(module.sampler, StyleGenerator)
     if perceptual and not styled and not module.normal:
         raise ValueError(

@@ -267,7 +267,7 @@ def test_jpegs_against_none_are_warned_of_in_a_line(tmp_path, capsys):
         (["faces", "--truncation_psi", "0.7"], "--truncation_psi is for a checkpoint"),
         (["faces", "--likelihood_samples", "2"], "--likelihood_samples is for a checkpoint that knows likelihoods"),
         (["faces", "--likelihood_samples", "0"], "--likelihood_samples must be at least 1, got 0"),
-        (["faces", "--smoothness", "20"], "of a generator that draws from latents, which a folder has not"),
+        (["faces", "--smoothness", "20"], "of GANs, whose generators draw from latents, and a folder is none"),
         (["faces", "--reference", "others", "-c", "avatars32"], "with --reference or with the data that -c names"),
         (["faces", "--reference", "nowhere"], "no folder or zip at nowhere"),
         (["faces", "--output", "faces/00.png"], "--output faces/00.png is a file"),

@@ -16,7 +16,7 @@ from torch.optim import Adam, Optimizer
 from lightning_avatars.data.base import FaceData
 from lightning_avatars.data.batches import Batch
 from lightning_avatars.ema import Average
-from lightning_avatars.families.base import OWN_LABELS, EvaluationSet, LatentModule, check_whole
+from lightning_avatars.families.base import OWN_LABELS, EvaluationSet, LatentModule, check_conditional, check_whole
 from lightning_avatars.images import to_float
 from lightning_avatars.latents import Gaussian
 from lightning_avatars.memory import Need, of_activations, of_weights
@@ -90,12 +90,7 @@ class Autoencoding(LatentModule):
 
     def check(self) -> None:
         """Raise a ValueError where the parts do not go together, before any training."""
-        if self.conditional != (self.network.label_dim > 0):
-            raise ValueError(
-                f"conditional is {self.conditional}, but {type(self.network).__name__} takes label vectors of length "
-                f"{self.network.label_dim}; give conditional: true and label_dim > 0 together, or neither. Labels come "
-                "from the dataset: `lightning-avatars data` shows which it has"
-            )
+        check_conditional(self.conditional, self.network)
         if self.free_bits < 0 or value_at(self.kl_weight, 0) < 0:
             raise ValueError(
                 f"free_bits and kl_weight must be at least 0, got {self.free_bits} and {value_at(self.kl_weight, 0)}"

@@ -17,7 +17,7 @@ from lightning_avatars.data.base import FaceData
 from lightning_avatars.data.batches import Batch, mirrored
 from lightning_avatars.data.codes import Codes, cached_codes
 from lightning_avatars.ema import Average
-from lightning_avatars.families.base import GenerativeModule, LatentModule, check_whole
+from lightning_avatars.families.base import GenerativeModule, LatentModule, check_conditional, check_whole
 from lightning_avatars.first_stage import load_first_stage
 from lightning_avatars.images import to_float
 from lightning_avatars.memory import Need, of_activations, of_weights
@@ -90,12 +90,7 @@ class Autoregressive(GenerativeModule):
                 f"the first stage has {first.network.codebook} words and {first.places} codes in an image, but "
                 f"{type(network).__name__} is for {network.vocabulary} and {network.length}: leave both out"
             )
-        if self.conditional != (network.label_dim > 0):
-            raise ValueError(
-                f"conditional is {self.conditional}, but {type(network).__name__} takes label vectors of length "
-                f"{network.label_dim}; give conditional: true and label_dim > 0 together, or neither. Labels come from "
-                "the dataset: `lightning-avatars data` shows which it has"
-            )
+        check_conditional(self.conditional, network)
         if first.network.label_dim not in (0, network.label_dim):
             raise ValueError(
                 f"the first stage takes label vectors of length {first.network.label_dim}, and the prior of "

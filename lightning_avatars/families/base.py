@@ -18,7 +18,8 @@ from lightning_avatars.images import to_bytes
 from lightning_avatars.latents import Gaussian, Prior
 from lightning_avatars.memory import Need
 from lightning_avatars.networks.autoencoder import Autoencoder
-from lightning_avatars.networks.base import Generator
+from lightning_avatars.networks.base import Discriminator, Generator
+from lightning_avatars.networks.sequence import SequenceNetwork
 from lightning_avatars.schedules import Schedule
 from lightning_avatars.seeding import Draws, reseed, uniform_at
 
@@ -45,6 +46,21 @@ def check_whole(strategy: Strategy) -> None:
             f"{type(strategy).__name__} cuts weights into pieces, which an average can't follow: set average_half_life "
             "to null, or use the strategy ddp"
         )
+
+
+def check_conditional(conditional: bool, network: Generator | Discriminator | Autoencoder | SequenceNetwork) -> None:
+    """Raise a ValueError where a network takes labels that nobody gives, or is given some that it does not take."""
+    if conditional == (network.label_dim > 0):
+        return
+    hint = "set conditional: true, or label_dim to 0"
+    if conditional:
+        hint = (
+            "use data with labels (`lightning-avatars data` shows which there are), or a model that is not conditional"
+        )
+    name = type(network).__name__
+    raise ValueError(
+        f"conditional is {conditional}, but {name} takes label vectors of length {network.label_dim}: {hint}"
+    )
 
 
 OWN_LABELS = "the pictures' own"  # as passports say where labels came from

@@ -17,7 +17,7 @@ from torch.optim import Adam, Optimizer
 
 from lightning_avatars.data.batches import Batch
 from lightning_avatars.ema import Average
-from lightning_avatars.families.base import GenerativeModule
+from lightning_avatars.families.base import GenerativeModule, check_conditional
 from lightning_avatars.families.step import Player, Step
 from lightning_avatars.images import to_float
 from lightning_avatars.memory import Need, of_activations, of_weights, undisturbed
@@ -142,12 +142,7 @@ class Game(GenerativeModule):
     def check_labels(self) -> None:
         """Raise a ValueError where the networks take other labels than they are given."""
         for network in (self.generator, self.discriminator):
-            if self.conditional != (network.label_dim > 0):
-                raise ValueError(
-                    f"conditional is {self.conditional}, but {type(network).__name__} takes label vectors of length "
-                    f"{network.label_dim}; give conditional: true and label_dim > 0 together, or neither. Labels come "
-                    "from the dataset: `lightning-avatars data` shows which it has"
-                )
+            check_conditional(self.conditional, network)
         if not 0 <= self.label_dropout < 1 or (self.label_dropout and not self.conditional):
             raise ValueError(f"label_dropout is a share in [0, 1) of images with labels, got {self.label_dropout}")
 

@@ -158,8 +158,8 @@ class StarGANDiscriminator(Discriminator):
         super().__init__(label_dim)
         if label_dim < 1:
             raise ValueError(
-                "StarGAN's discriminator names labels, but label_dim is 0: set conditional, and use data with labels, or "
-                "cyclegan for two domains without any"
+                "StarGAN's discriminator names labels, but label_dim is 0: set conditional, and use data with labels, "
+                "or cyclegan for two domains without any"
             )
         layers = layers or max(resolution.bit_length() - 2, 1)
         if not 0 < layers < resolution.bit_length():

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
+from pathlib import Path
 
 import torch
 from torch import Tensor
+
+NONE = "none"  # in place of labels
 
 
 def groups(names: list[str]) -> dict[str, slice]:
@@ -74,6 +77,23 @@ def assign(rows: Tensor, text: str, names: list[str]) -> Tensor:
     for group, values in parse(text, names).items():
         rows[:, columns[group]] = rows.new_tensor(values)
     return rows
+
+
+def asked_for(rows: Tensor, text: str | None, names: list[str]) -> Tensor:
+    """Set rows of labels drawn from data, N L, as ``assign`` does; without a text leave them, for ``none`` make them 0."""
+    if text == NONE:
+        return torch.zeros_like(rows)
+    return assign(rows, text, names) if text else rows
+
+
+def check_asked(text: str | None, conditional: bool, label_dropout: float, checkpoint: Path) -> None:
+    """Raise a ValueError where a checkpoint's model can't obey labels that are asked for, or draw without any."""
+    if text is not None and not conditional:
+        raise ValueError(f"{checkpoint} was trained without labels, so that it can't obey {text!r}")
+    if text == NONE and not label_dropout:
+        raise ValueError(
+            f"{checkpoint} was given labels with every picture (label_dropout: 0): it can't draw without any"
+        )
 
 
 def values_in(group: str, names: list[str]) -> int:

@@ -16,7 +16,7 @@ from lightning_avatars.data.sources import Folder, find
 from lightning_avatars.encoding import BATCH, Encoded, find_latents, size_of
 from lightning_avatars.families.base import LatentModule
 from lightning_avatars.images import save_sheet, sheet_of, to_bytes
-from lightning_avatars.labels import assign
+from lightning_avatars.labels import assign, check_asked
 from lightning_avatars.reading import file_names
 from lightning_avatars.tools.sample import encode, writer
 
@@ -58,8 +58,7 @@ def edit(
             f"{checkpoint} holds a {type(module).__name__}, which can't find the latents of given pictures: use an "
             "autoencoder, such as vae"
         )
-    if labels is not None and not module.conditional:
-        raise ValueError(f"{checkpoint} was trained without labels, so that it can't obey {labels!r}")
+    check_asked(labels, module.conditional, module.label_dropout, checkpoint)
     if data is not None and not attributes:
         raise ValueError("-c names pictures for the vectors of attributes: give --attributes too")
     if steps < 2:

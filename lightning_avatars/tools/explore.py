@@ -18,7 +18,7 @@ from lightning_avatars.encoding import Encoded, find_latents
 from lightning_avatars.exploration import factorised, linear, principal, spherical
 from lightning_avatars.families.base import LatentModule
 from lightning_avatars.images import save_sheet, to_bytes
-from lightning_avatars.labels import assign, groups
+from lightning_avatars.labels import asked_for, check_asked, groups
 from lightning_avatars.latents import Codes
 from lightning_avatars.networks.style import NoiseMode, StyleGenerator
 from lightning_avatars.networks.stylegan2 import Noise
@@ -71,7 +71,7 @@ class Look:
         latents = find_latents(self.module, images, labels)
         if not self.module.conditional:
             return images, latents, None
-        return images, latents, assign(labels, self.labels, self.module.label_names) if self.labels else labels
+        return images, latents, asked_for(labels, self.labels, self.module.label_names)
 
     def moved(self, latents: Tensor, labels: Tensor | None) -> Tensor:
         """Draw latents, rows x steps x D, with each row's labels, as images of bytes, rows x steps C H W."""
@@ -88,8 +88,7 @@ class Look:
         """Labels for each of these pictures; None for unconditional models."""
         if not self.module.conditional:
             return None
-        rows = self.module.draw_labels(seeds)
-        return assign(rows, self.labels, self.module.label_names) if self.labels else rows
+        return asked_for(self.module.draw_labels(seeds), self.labels, self.module.label_names)
 
     def rows(self, latents: Tensor) -> Tensor:
         """Draw latents, rows x steps x D, as images of bytes, rows x steps C H W; a row has one seed's labels."""
@@ -309,7 +308,7 @@ def explore(
         rows: Rows of a sheet.
         steps: Pictures of a row.
         reach: How far to go to either side along a direction, in standard deviations; in halves of a label's vector.
-        labels: For conditional models, such as ``hair=curly``; the rest is drawn from the data.
+        labels: For conditional models, such as ``hair=curly``; the rest is drawn from the data; or ``none``.
         attributes: For autoencoders, the labels whose vectors are shown, such as ``[hair=curly]``; all by default.
         data: For autoencoders, the pictures shown to it and directions found from; by default those it was trained on.
         video: A film through all rows' seeds; ``mp4`` needs PyAV (``pip install lightning-avatars[video]``).
@@ -325,8 +324,7 @@ def explore(
         raise ValueError(f"{checkpoint} holds a {type(module).__name__}, which has no latent space to explore")
     if rows < 1 or steps < 2 or frames < 1:
         raise ValueError(f"rows and frames must be at least 1 and steps 2, got {rows}, {frames} and {steps}")
-    if labels is not None and not module.conditional:
-        raise ValueError(f"{checkpoint} was trained without labels, so that it can't obey {labels!r}")
+    check_asked(labels, module.conditional, module.label_dropout, checkpoint)
     if not module.encodes and (data is not None or attributes is not None):
         raise ValueError(
             f"--attributes and -c are for models that encode pictures, but {checkpoint} holds a {type(module).__name__}"

@@ -18,10 +18,8 @@ from lightning_avatars.checkpoints import load_module
 from lightning_avatars.families.autoregressive import Autoregressive
 from lightning_avatars.families.base import GenerativeModule
 from lightning_avatars.images import save_sheet, sheet_of, to_bytes, to_picture
-from lightning_avatars.labels import assign
+from lightning_avatars.labels import asked_for, check_asked
 from lightning_avatars.networks.sequence import TokenSampling
-
-NONE = "none"  # in place of labels
 
 
 def sample(
@@ -70,12 +68,7 @@ def sample(
         raise ValueError(f"{checkpoint} holds a {type(module).__name__}, which makes no pictures")
     if not module.samples:
         raise ValueError(f"{checkpoint} makes its pictures of others: use `lightning-avatars translate`")
-    if labels is not None and not module.conditional:
-        raise ValueError(f"{checkpoint} was trained without labels, so that it can't obey {labels!r}")
-    if labels == NONE and not module.label_dropout:
-        raise ValueError(
-            f"{checkpoint} was given labels with every picture (label_dropout: 0): it can't draw without any"
-        )
+    check_asked(labels, module.conditional, module.label_dropout, checkpoint)
     draw_codes(module, temperature=temperature, top_k=top_k, nucleus=nucleus, guidance=guidance)
     if count < 1 and not seeds:
         raise ValueError(f"count must be at least 1, got {count}")
@@ -114,10 +107,7 @@ def draw_codes(module: GenerativeModule, **options: float | None) -> None:
 
 def draw(module: GenerativeModule, seeds: Tensor, labels: str | None, truncation_psi: float) -> Tensor:
     """Draw images of bytes, N C H W, with the named labels set and the others drawn from the data, or without any."""
-    given = None
-    if labels is not None:
-        drawn = module.draw_labels(seeds)
-        given = torch.zeros_like(drawn) if labels == NONE else assign(drawn, labels, module.label_names)
+    given = None if labels is None else asked_for(module.draw_labels(seeds), labels, module.label_names)
     return to_bytes(module.sample(seeds, given, truncation_psi)).cpu()
 
 

@@ -133,6 +133,16 @@ def test_attributes_and_named_labels_of_conditional_models(conditional):
         assert len(found) == 2 and (found[:, 0] != found[:, 1]).any()
 
 
+def test_labels_may_be_left_out_where_they_were_in_training(conditional, tmp_path):
+    with pytest.raises(SystemExit):
+        main(["explore", str(conditional), "--labels", "none"])
+    dropped = checkpoint_of(tmp_path, "--model.conditional", "true", "--model.label_dropout", "0.5")
+    main(["explore", str(dropped), "--ways", "[interpolation]", "--rows", "2", "--labels", "none", "--video", "none"])
+    module = load_module(dropped)
+    first = to_bytes(module.sample(torch.tensor([0]), torch.zeros(1, len(module.label_names))))
+    assert (cells("interpolation_linear")[0, 0] == first[0].permute(1, 2, 0).numpy()).all()
+
+
 def test_codes_have_a_sheet_each(coded):
     main(["explore", str(coded), "--ways", "[codes]", "--rows", "2", "--steps", "5", "--video", "none"])
     assert written() == ["code_0.png", "code_1.png", "code_2.png"]

@@ -80,7 +80,7 @@ def assign(rows: Tensor, text: str, names: list[str]) -> Tensor:
 
 
 def asked_for(rows: Tensor, text: str | None, names: list[str]) -> Tensor:
-    """Set rows of labels drawn from data, N L, as ``assign`` does; without a text leave them, for ``none`` make them 0."""
+    """Set rows of labels drawn from data, N L, as ``assign`` does; leave them without a text, zeros for ``none``."""
     if text == NONE:
         return torch.zeros_like(rows)
     return assign(rows, text, names) if text else rows

@@ -32,8 +32,8 @@ class AdaptiveAugment(nn.Module):
         geometry: Share of scaling, rotation, stretching and translation.
         colour: Share of brightness, contrast, luma flips, hue and saturation; for images of 1 or 3 channels.
         filters: Share of amplified and weakened frequency bands.
-        noise: Share of additive noise. Every process makes that of all images: on many it takes time.
-        cutout: Share of squares that are cut out.
+        corruption: Share of noise, and of cutout. Every process makes the noise of all images: on many it takes time.
+        cutout: Share of cutout alone; by default that of ``corruption``.
     """
 
     p: Tensor
@@ -47,18 +47,19 @@ class AdaptiveAugment(nn.Module):
         geometry: float = 1.0,
         colour: float = 1.0,
         filters: float = 0.0,
-        noise: float = 0.0,
-        cutout: float = 0.0,
+        corruption: float = 0.0,
+        cutout: float | None = None,
     ) -> None:
         super().__init__()
         groups = {
-            "blit": blit, "geometry": geometry, "colour": colour, "filters": filters, "noise": noise, "cutout": cutout
+            "blit": blit, "geometry": geometry, "colour": colour, "filters": filters, "corruption": corruption,
+            "cutout": corruption if cutout is None else cutout,
         }  # fmt: skip
         for name, value in ({"p": p} | groups).items():
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} of the augmentation is a probability, from 0 to 1, got {value}")
         self.moves, self.recolours = blit > 0 or geometry > 0, colour > 0
-        self.equalizes, self.adds_noise, self.cuts_out = filters > 0, noise > 0, cutout > 0
+        self.equalizes, self.adds_noise, self.cuts_out = filters > 0, corruption > 0, groups["cutout"] > 0
         shares = torch.tensor(list(groups.values())).repeat_interleave(torch.tensor(COUNTS))
         self.initial = p
         self.register_buffer("p", torch.tensor(float(p)))

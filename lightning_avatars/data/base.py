@@ -149,7 +149,7 @@ class FaceData(LightningDataModule):
         if crop_from is not None and not 1 <= crop_from <= MOST_CROPPED:
             raise ValueError(
                 f"crop_from is how many times the resolution pictures have that squares are cut out of, from 1 to "
-                f"{MOST_CROPPED}, got {crop_from}"
+                f"{MOST_CROPPED}, got {crop_from:g}; so many pixels would be {crop_from / resolution:.4g}"
             )
         self.dataset, self.resolution, self.batch_size = dataset, resolution, batch_size
         self.horizontal_flip, self.crop_from = horizontal_flip, crop_from

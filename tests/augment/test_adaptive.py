@@ -20,7 +20,7 @@ from lightning_avatars.augment.adaptive import (
 )
 from lightning_avatars.seeding import Draws
 
-GROUPS = ("blit", "geometry", "colour", "filters", "noise", "cutout")
+GROUPS = ("blit", "geometry", "colour", "filters", "corruption", "cutout")
 N = 4000
 
 
@@ -74,6 +74,11 @@ def test_chances_are_p_times_the_shares_and_the_two_rotations_are_one(p):
     assert geometry[[0, 2, 4]].tolist() == pytest.approx([p / 2] * 3)
     either = 1 - (1 - geometry[1]) * (1 - geometry[3])
     assert either.item() == pytest.approx(p / 2) and geometry[1] == geometry[3]
+
+
+def test_cutout_has_the_share_of_noise_unless_it_has_its_own():
+    for asked, expected in (({"corruption": 0.5}, [0.5, 0.5]), ({"corruption": 0.5, "cutout": 1.0}, [0.5, 1.0])):
+        assert AdaptiveAugment(1.0, **asked).chances()[-2:].tolist() == expected
 
 
 def test_p_counts_only_between_zero_and_one():
@@ -200,7 +205,7 @@ def test_a_cutout_is_half_as_high_and_wide_about_its_centre():
 
 def test_noise_is_half_normal_in_strength():
     x = torch.ones(N, 1, 8, 8)
-    sigma = (only("noise")(x, draws(N), "real") - 1).flatten(1).std(1)
+    sigma = (only("corruption")(x, draws(N), "real") - 1).flatten(1).std(1)
     assert sigma.square().mean().sqrt().item() == pytest.approx(0.1, rel=0.05)
     assert sigma.mean().item() == pytest.approx(0.1 * (2 / math.pi) ** 0.5, rel=0.05)
 

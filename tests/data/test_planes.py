@@ -242,7 +242,9 @@ def test_evaluation_sees_whole_pictures_at_the_resolution():
             expected = planes(int(i), 2, 8)
             assert (image.numpy() == expected[0]).all() and (mask.numpy() == expected[2]).all()
     for wrong in (0.9, 143):
-        with pytest.raises(ValueError, match=f"crop_from is how many times the resolution .* from 1 to 8, got {wrong}"):
+        with pytest.raises(
+            ValueError, match=f"crop_from is how many times the resolution .* from 1 to 8, got {wrong};"
+        ):
             FaceData(Planes(), 8, crop_from=wrong)
 
 

@@ -91,7 +91,7 @@ def test_it_adds_no_loss_and_no_graph():
 
 def augmented(**arguments: object) -> Adversarial:
     terms = {"strength": AdaptiveStrength(-0.9, images=100, batches=2), "r1": R1(every=2)}
-    augment = AdaptiveAugment(0.3, filters=0.5, noise=0.5, cutout=0.5)
+    augment = AdaptiveAugment(0.3, filters=0.5, corruption=0.5)
     return game(augment=augment, discriminator_terms=terms, **arguments)
 
 

@@ -154,7 +154,7 @@ def test_each_row_has_a_table_of_the_scores_that_its_sets_have(here):
         "",
         f"### stargan on avatar_expressions64, {rows[1]['images']:,} images",
         "",
-        "With `--data.dataset.attributes [] --data.batch_size 8`.",
+        f"With `{' '.join(experiment.ROWS['stargan_avatar_expressions64'].further)}`.",
         "",
         "600 s, 33 images/s on 1 NVIDIA X, seed 0. ",
         "",

@@ -20,7 +20,7 @@ from lightning_avatars.networks.style import StyleGenerator
 from lightning_avatars.networks.stylegan3 import StyleGAN3Generator
 
 
-def check_smoothness(module: GenerativeModule | None, count: int | None, perceptual: bool) -> None:
+def check_smoothness(module: GenerativeModule | None, count: int | None, perceptual: Sequence[LPIPS]) -> None:
     """Raise a ValueError where smoothness is asked for and there is nothing to be measured, or too few latents."""
     if count is None:
         return
@@ -39,6 +39,13 @@ def check_smoothness(module: GenerativeModule | None, count: int | None, percept
             "path lengths are perceptual distances: give --perceptual too, vgg for what papers have; only of StyleGAN3 "
             "there is something to be measured without"
         )
+    side = min(module.sample(torch.arange(1)).shape[2:])
+    for network in perceptual:
+        if side < network.least_side:
+            raise ValueError(
+                f"{network.name} needs images of at least {network.least_side} pixels a side, and "
+                f"{type(module.sampler).__name__} draws {side}: leave --smoothness out, or use another network"
+            )
 
 
 @torch.no_grad()
@@ -58,19 +65,13 @@ def score_smoothness(module: LatentModule, perceptual: Sequence[LPIPS], count: i
     Raises:
         ValueError: ``check_smoothness`` says why.
     """
-    check_smoothness(module, count, bool(perceptual))
+    check_smoothness(module, count, perceptual)
     started, generator, seeds = time.monotonic(), module.sampler, torch.arange(count)
     assert isinstance(generator, Generator)
     labels = module.draw_labels(seeds) if module.conditional else None
     space: Space = "w" if isinstance(generator, StyleGenerator) else "z"
     scores: dict[str, Score] = {}
     for network in perceptual:
-        side = min(module.sample(seeds[:1]).shape[2:])
-        if side < network.least_side:
-            raise ValueError(
-                f"{network.name} needs images of at least {network.least_side} pixels a side, and "
-                f"{type(generator).__name__} draws {side}: leave --smoothness out, or use another network"
-            )
         found = perceptual_path_length(
             generator, network.distances, seeds, space, labels=labels, prior=module.prior, batch_size=block
         )

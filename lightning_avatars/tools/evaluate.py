@@ -116,7 +116,6 @@ def evaluate(
     if isinstance(module, Translation):
         check_translation(module, reference, data, split, truncation_psi)
     check_samples(likelihood_samples, module, data)
-    check_smoothness(module, smoothness, bool(perceptual))
     if segmenter is not None and data is None:
         raise ValueError(
             "--segmenter judges images of the label maps of a dataset, so that it can't go with --reference"
@@ -130,6 +129,7 @@ def evaluate(
         load_segmenter(segmenter, data.mask_names) if segmenter is not None and data is not None else None,
     )
     judges.to(where)
+    check_smoothness(module, smoothness, judges.perceptual)
     if module is not None and not module.samples and data is not None:
         found = of_translation(module, data, judges, images or MOST_SHOWN, block)
     else:

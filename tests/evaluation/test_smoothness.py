@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lightning_avatars.evaluation.scores import size_name
-from lightning_avatars.evaluation.smoothness import score_smoothness
+from lightning_avatars.evaluation.smoothness import check_smoothness, score_smoothness
 from lightning_avatars.latents import Uniform
 from lightning_avatars.metrics.equivariance import equivariance
 from lightning_avatars.metrics.lpips import LPIPS
@@ -76,5 +76,8 @@ def test_what_can_not_be_measured_is_refused(made, judged, message, judge):
     module = of(made(latent_dim=4), prior=Uniform())
     with pytest.raises(ValueError, match=message):
         score_smoothness(module, [judge] if judged else [], COUNT, BLOCK)
+    judge.least_side = 31
+    with pytest.raises(ValueError, match=r"lpips_mine needs images of at least 31 pixels a side, and .* draws 16"):
+        check_smoothness(of(made(latent_dim=4)), COUNT, [judge])
     with pytest.raises(ValueError, match="at least 10 images on either side, but only 3 are to be drawn from"):
         score_smoothness(module, [judge], 3, BLOCK)

@@ -18,7 +18,7 @@ from lightning_avatars.data.pictures import StorePictures
 from lightning_avatars.evaluation.pairs import means
 from lightning_avatars.evaluation.passport import device_name, facts_of, versions
 from lightning_avatars.evaluation.real import BLOCK, spread
-from lightning_avatars.evaluation.scores import Result, Score, check_enough, size_name
+from lightning_avatars.evaluation.scores import Result, Score, check_shown, size_name
 from lightning_avatars.evaluation.track import Track, on_screen
 from lightning_avatars.families.base import OWN_LABELS, GenerativeModule
 from lightning_avatars.metrics.features import FeatureBank
@@ -55,7 +55,7 @@ def shown(data: FaceData, split: Split, most: int = MOST) -> StorePictures:
         ValueError: There are too few for any score.
     """
     index = data.store.split(split)
-    check_enough(min(most, len(index)), f"pictures of the {split} split are shown")
+    check_shown(min(most, len(index)), f"pictures of the {split} split")
     return StorePictures(data.store, index[spread(len(index), most).numpy()], data.dataset.name)
 
 

@@ -18,7 +18,7 @@ from lightning_avatars.data.pictures import StorePictures
 from lightning_avatars.evaluation.judges import Judged, Judges
 from lightning_avatars.evaluation.passport import ROUNDING, device_name, facts_of, versions
 from lightning_avatars.evaluation.real import BLOCK, spread
-from lightning_avatars.evaluation.scores import Result, check_enough
+from lightning_avatars.evaluation.scores import Result, check_shown
 from lightning_avatars.evaluation.track import Track, on_screen
 from lightning_avatars.families.base import EvaluationSet, GenerativeModule
 from lightning_avatars.images import to_bytes, to_float
@@ -165,10 +165,10 @@ def held_out(data: FaceData, split: Split, most: int) -> StorePictures:
     store, index = data.store, data.store.split(split)
     names = data.domain_names
     if store.domains is None:
-        check_enough(min(most, len(index)), f"pictures of the {split} split are shown")
+        check_shown(min(most, len(index)), f"pictures of the {split} split")
         return StorePictures(store, index[spread(len(index), most).numpy()], data.dataset.name)
     parts = [index[store.domains[index] == number] for number in range(len(names))]
     chosen = [part[spread(len(part), most // len(names)).numpy()] for part in parts]
     for name, part in zip(names, chosen, strict=True):
-        check_enough(len(part), f"pictures of {name} in the {split} split are shown")
+        check_shown(len(part), f"pictures of {name} in the {split} split")
     return StorePictures(store, np.sort(np.concatenate(chosen)), data.dataset.name)

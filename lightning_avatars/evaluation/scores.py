@@ -125,10 +125,16 @@ def size_name(count: int) -> str:
 def check_enough(count: int, what: str) -> None:
     """Raise where there are too few images for any score."""
     if count < FEWEST:
-        raise ValueError(
-            f"scores need at least {FEWEST} images on either side, but only {count} {what}: give more, or another "
-            "data.dataset.split; fit and test score nothing by --quality.enabled false --reconstruction.enabled false"
-        )
+        raise ValueError(f"scores need at least {FEWEST} images on either side, but only {count} {what}: give more")
+
+
+def check_shown(count: int, what: str) -> None:
+    """Raise where too few held-out pictures are shown to a module for any score."""
+    check_enough(
+        count,
+        f"{what} are shown (another data.dataset.split has more; fit and test score nothing by --quality.enabled false "
+        "--reconstruction.enabled false)",
+    )
 
 
 def read_results(path: Path) -> list[dict[str, Any]]:

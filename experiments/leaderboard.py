@@ -112,6 +112,12 @@ VARIANTS = {
         ("--data.batch_size=16", "--run.validate_every=50000"),
         {"r3gan": ("--trainer.precision=bf16-mixed", *R3GAN), "stylegan2": STYLEGAN2, "stylegan2_ada": STYLEGAN2},
     ),
+    "b16 bf16": Variant(
+        "batches of 16 in bfloat16; r3gan, stylegan2 and stylegan2_ada with learning rates and penalties that fall until "
+        "the run ends",
+        ("--data.batch_size=16", "--run.validate_every=25000", "--trainer.precision=bf16-mixed"),
+        {"r3gan": R3GAN, "stylegan2": STYLEGAN2, "stylegan2_ada": STYLEGAN2},
+    ),
     "width 8": Variant("the narrowest network, of 65,000 parameters a player", of_models={"r3gan": of_both("width=8")}),
     "noisy": Variant(
         "with noise, half the width, ten times R1's weight and smaller learning rates, as the recipes were",

@@ -53,8 +53,8 @@ BELOW = "images shown in training"
 
 
 def small_data(
-    images: int = 200_000,
-    every: int = 20_000,
+    images: int = 160_000,
+    every: int = 16_000,
     seed: int = 0,
     only: list[Variant] | None = None,
     runs: Path = Path("runs/small_data"),
@@ -103,6 +103,7 @@ def train(variant: Variant, folder: Path, images: int, every: int, seed: int) ->
         "--data", "avatars32", "--data.dataset.split", SPLIT, "--quality.reference", "val",
         "--run.images", str(images), "--run.validate_every", str(every), "--run.save_every", str(every),
         "--run.keep", str(images // every + 2), "--seed_everything", str(seed), "--resume", "auto",
+        "--trainer.precision", "bf16-mixed", "--data.batch_size", "16",
         "--preview.every", str(every), "--trainer.default_root_dir", str(folder),
     ]  # fmt: skip
     subprocess.run(command, check=True, env=os.environ | {"WANDB_MODE": "disabled"})

@@ -9,6 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from lightning_avatars.networks.layers.quantizers import quantizers_of
+from lightning_avatars.second_order import of_checkpoints
 
 
 def recompute(module: nn.Module, parts: list[str]) -> None:
@@ -34,4 +35,4 @@ def recompute(module: nn.Module, parts: list[str]) -> None:
             if quantizers_of(stage):
                 raise ValueError(f"recompute names {name!r}, whose codebook would learn from every image twice")
             if getattr(stage.forward, "func", None) is not checkpoint:
-                stage.forward = partial(checkpoint, stage.forward, use_reentrant=False)
+                stage.forward = partial(checkpoint, stage.forward, use_reentrant=False, context_fn=of_checkpoints)

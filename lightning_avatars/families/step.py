@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lightning_avatars.data.batches import Batch
 from lightning_avatars.networks.autoencoder import Reconstruction
 from lightning_avatars.networks.base import Verdict
+from lightning_avatars.second_order import SecondOrder
 from lightning_avatars.seeding import Draws
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class Step:
             return network(x, given).float()
         kind = x.device.type
         wide = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) != torch.float16
-        with torch.autocast(kind, enabled=wide):
+        with torch.autocast(kind, enabled=wide), SecondOrder():
             return network.forward(x, given).float()  # forward is never compiled
 
     @cached_property

@@ -34,6 +34,17 @@ class Patches(Line):
         return Verdict([(x * self.w[0]).sum(1, keepdim=True)])
 
 
+class Convolved(Discriminator):
+    """A map of logits, by a convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 1, 3)
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Verdict:
+        return Verdict([self.layer(x)])
+
+
 class Bowl(Line):
     """``w x² / 2`` summed over pixels, whose gradient is ``w x``."""
 
@@ -204,3 +215,20 @@ def test_a_gradient_penalty_meets_no_batch_norm():
     with pytest.raises(ValueError, match=r"discriminator_terms.penalty: a gradient penalty can't meet batch norm"):
         game(normalized=True, discriminator_terms={"penalty": GradientPenalty()})
     game(normalized=True, discriminator_terms={"penalty": R1()})
+
+
+def kinds_of(node: object) -> set[str]:
+    """Names of all nodes of a graph."""
+    names, waiting = set(), [node]
+    while waiting:
+        names.add(type(found := waiting.pop()).__name__)
+        waiting += [above for above, _ in found.next_functions if above is not None]
+    return names
+
+
+@pytest.mark.parametrize(("term", "quick"), [(R1(), True), (nn.Module(), False)])
+def test_only_what_is_differentiated_twice_has_convolutions_made_for_it(term, quick):
+    term.differentiates = getattr(term, "differentiates", ())
+    verdict = turn(Convolved(), term).real_verdict
+    names = kinds_of(verdict.logits[0].grad_fn)
+    assert ("ConvolutionBackward" in names, "ConvolutionBackward0" in names) == (quick, not quick)

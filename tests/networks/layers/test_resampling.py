@@ -110,3 +110,8 @@ def test_autocast_leaves_pictures_their_precision():
 def test_the_kernel_moves_with_the_network_and_stays_out_of_its_state():
     assert not Filter().state_dict() and Filter().double().kernel.dtype == torch.double
     assert Filter().kernel.sum() == 1
+
+
+def test_half_precision_doubles_as_single_does_and_rounds_once():
+    x = torch.randn(2, 3, 8, 8).bfloat16()
+    assert torch.equal(Filter().up(x), Filter().up(x.float()).bfloat16())

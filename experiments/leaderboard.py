@@ -113,8 +113,7 @@ VARIANTS = {
         {"r3gan": ("--trainer.precision=bf16-mixed", *R3GAN), "stylegan2": STYLEGAN2, "stylegan2_ada": STYLEGAN2},
     ),
     "b16 bf16": Variant(
-        "batches of 16 in bfloat16; r3gan, stylegan2 and stylegan2_ada with learning rates and penalties that fall until "
-        "the run ends",
+        "batches of 16, and schedules, as in b16, but all in bfloat16",
         ("--data.batch_size=16", "--run.validate_every=25000", "--trainer.precision=bf16-mixed"),
         {"r3gan": R3GAN, "stylegan2": STYLEGAN2, "stylegan2_ada": STYLEGAN2},
     ),

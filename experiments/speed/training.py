@@ -16,6 +16,7 @@ import os
 import socket
 import tempfile
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
@@ -48,6 +49,7 @@ from lightning_avatars.data.base import FaceData
 from lightning_avatars.families.adversarial import Adversarial
 from lightning_avatars.images import to_float
 from lightning_avatars.loggers import default_loggers
+from lightning_avatars.second_order import SecondOrder
 from lightning_avatars.strategies import PhaseDDP
 from lightning_avatars.terms.gradients import squared_gradient
 
@@ -246,7 +248,8 @@ def turns(module: Adversarial, optimizers: dict[str, Optimizer], real: torch.Ten
     torch.clear_autocast_cache()  # of casts that were made without a graph
     seen = real.requires_grad_() if penalised else real
     optimizers["discriminator"].zero_grad()
-    on_real, on_fake = (ask(x).float().logits for x in (seen, shown))
+    with SecondOrder() if penalised else nullcontext():
+        on_real, on_fake = (ask(x).float().logits for x in (seen, shown))
     loss = sum(objective.discriminator(r, f) for r, f in zip(on_real, on_fake, strict=True))
     for term, (logits, x) in zip(
         module.terms["discriminator"].values(), ((on_real, seen), (on_fake, shown)), strict=False

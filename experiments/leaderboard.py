@@ -113,9 +113,9 @@ VARIANTS = {
         {"r3gan": ("--trainer.precision=bf16-mixed", *R3GAN), "stylegan2": STYLEGAN2, "stylegan2_ada": STYLEGAN2},
     ),
     "b16 bf16": Variant(
-        "batches of 16, and schedules, as in b16, but all in bfloat16",
+        "batches of 16 in bfloat16; r3gan and the StyleGANs with schedules as in b16",
         ("--data.batch_size=16", "--run.validate_every=25000", "--trainer.precision=bf16-mixed"),
-        {"r3gan": R3GAN, **dict.fromkeys(("stylegan1", "stylegan2", "stylegan2_ada"), STYLEGAN2)},
+        {"r3gan": R3GAN, **dict.fromkeys(("stylegan1", "stylegan2", "stylegan2_ada", "stylegan3"), STYLEGAN2)},
     ),
     "width 8": Variant("the narrowest network, of 65,000 parameters a player", of_models={"r3gan": of_both("width=8")}),
     "noisy": Variant(

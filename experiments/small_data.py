@@ -53,7 +53,7 @@ BELOW = "images shown in training"
 
 
 def small_data(
-    images: int = 160_000,
+    images: int = 400_000,
     every: int = 16_000,
     seed: int = 0,
     only: list[Variant] | None = None,

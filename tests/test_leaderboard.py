@@ -145,7 +145,7 @@ def test_a_variants_arguments_are_added_and_know_the_number_of_images(leaderboar
     assert "IMAGES" not in " ".join(entry.further) and yaml.safe_load(entry.further[-1].partition("=")[2]) == {
         "class_path": "lightning_avatars.schedules.Cosine", "init_args": {"start": 1.0, "end": 0.1, "last": 200_000},
     }  # fmt: skip
-    with pytest.raises(ValueError, match="no variant 'b17': choose of b16, width 8"):
+    with pytest.raises(ValueError, match="no variant 'b17': choose of b16, b16 bf16"):
         leaderboard.leaderboard(["dcgan"], variant="b17")
 
 

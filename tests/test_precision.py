@@ -50,6 +50,7 @@ GANS = ["vaegan"] + [  # of quantised models rounding changes words, and so loss
 ]
 # losses that are small, or differences of scores: how far off they are depends on how the processor rounds bfloat16
 FAR = {"infogan": 0.15, "wgan_gp_resnet": 0.3}
+FAST = ("stylegan1", "stylegan3")  # learn by rates of 1e-2, and in 8 turns make a fifth of a loss of what was rounded
 COMPILERS = [name for name in (os.environ.get("CXX"), "g++", "c++", "clang++") if name]
 HAS_COMPILER = any(map(shutil.which, COMPILERS))
 
@@ -95,7 +96,7 @@ def losses_of(name: str, folder: Path, images: int, **arguments: object) -> tupl
 
 @pytest.mark.parametrize("name", GANS)
 def test_every_shipped_gan_trains_in_half_precision_much_as_in_float32(tmp_path, name):
-    images = 64  # 8 turns: in more, recipes that learn fast make much of what was rounded
+    images = 32 if name in FAST else 64  # 4 or 8 turns
     exact, expected = losses_of(name, tmp_path, images)
     for precision in ("bfloat16", "float16"):
         module, found = losses_of(name, tmp_path, images, **PRECISIONS[precision]())

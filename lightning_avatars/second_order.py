@@ -137,57 +137,41 @@ class Convolution(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         for_x, for_weight, for_bias, _ = ctx.needs_input_grad
         return (
-            OfImages.apply(gradient, weight, x.detach(), ctx.options) if for_x else None,
-            OfWeights.apply(gradient, x, weight.detach(), ctx.options) if for_weight else None,
+            Gradient.apply(gradient, weight, x.detach(), ctx.options, True) if for_x else None,
+            Gradient.apply(gradient, x, weight.detach(), ctx.options, False) if for_weight else None,
             gradient.sum((0, 2, 3)) if for_bias else None,
             None,
         )
 
 
-class OfImages(torch.autograd.Function):
-    """The gradient of a convolution's images, which are given for their size."""
+class Gradient(torch.autograd.Function):
+    """The gradient of a convolution's images, or of its weights, by the other of the two; ``like`` gives its size."""
 
     @staticmethod
-    def forward(ctx: Any, gradient: Tensor, weight: Tensor, x: Tensor, options: Options) -> Tensor:  # noqa: ANN401
-        ctx.save_for_backward(gradient, weight)
-        ctx.options = options
-        return backwards(gradient, x, weight, options, (True, False))
-
-    @staticmethod
-    def backward(ctx: Any, change: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-        gradient, weight = ctx.saved_tensors
-        for_gradient, for_weight, *_ = ctx.needs_input_grad
-        return (
-            Convolution.apply(change, weight, None, ctx.options) if for_gradient else None,
-            OfWeights.apply(gradient, change, weight.detach(), ctx.options) if for_weight else None,
-            None,
-            None,
-        )
-
-
-class OfWeights(torch.autograd.Function):
-    """The gradient of a convolution's weights, which are given for their size."""
-
-    @staticmethod
-    def forward(ctx: Any, gradient: Tensor, x: Tensor, weight: Tensor, options: Options) -> Tensor:  # noqa: ANN401
-        ctx.save_for_backward(gradient, x)
-        ctx.options = options
-        return backwards(gradient, x, weight, options, (False, True))
+    def forward(
+        ctx: Any,  # noqa: ANN401
+        gradient: Tensor,
+        other: Tensor,
+        like: Tensor,
+        options: Options,
+        of_images: bool,
+    ) -> Tensor:
+        ctx.save_for_backward(gradient, other)
+        ctx.options, ctx.of_images = options, of_images
+        x, weight = (like, other) if of_images else (other, like)
+        wanted = (of_images, not of_images, False)
+        found: tuple[Tensor, ...] = torch.ops.aten.convolution_backward(gradient, x, weight, None, *options, wanted)
+        return found[0 if of_images else 1]
 
     @staticmethod
     def backward(ctx: Any, change: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-        gradient, x = ctx.saved_tensors
-        for_gradient, for_x, *_ = ctx.needs_input_grad
+        gradient, other = ctx.saved_tensors
+        for_gradient, for_other, *_ = ctx.needs_input_grad
+        x, weight = (change, other) if ctx.of_images else (other, change)
         return (
-            Convolution.apply(x, change, None, ctx.options) if for_gradient else None,
-            OfImages.apply(gradient, change, x.detach(), ctx.options) if for_x else None,
+            Convolution.apply(x, weight, None, ctx.options) if for_gradient else None,
+            Gradient.apply(gradient, change, other.detach(), ctx.options, not ctx.of_images) if for_other else None,
+            None,
             None,
             None,
         )
-
-
-def backwards(gradient: Tensor, x: Tensor, weight: Tensor, options: Options, wanted: tuple[bool, bool]) -> Tensor:
-    """Gradient of a convolution's images, or of its weights."""
-    found = torch.ops.aten.convolution_backward(gradient, x, weight, None, *options, (*wanted, False))
-    gradients: Tensor = found[wanted.index(True)]
-    return gradients

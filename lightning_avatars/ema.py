@@ -19,7 +19,8 @@ class Average(nn.Module):
         network: What is averaged; a frozen copy is kept in ``average``.
         half_life: Images after which old weights count half, or a schedule of it; where that says 0, the average is the
             network.
-        ramp: The half-life is at most this share of the images seen, so that early weights are forgotten (StyleGAN2).
+        ramp: The half-life is at most this share of the images seen, so that early weights are forgotten: StyleGAN2's
+            rule, here for every family, whatever its own paper has.
     """
 
     def __init__(self, network: nn.Module, half_life: float | Schedule, ramp: float = 0.05) -> None:

@@ -35,7 +35,7 @@ def build(model: str, data: str, celeba: Path, *further: str) -> tuple[FaceModul
     parser.add_subclass_arguments(FaceModule, "model")
     parser.add_class_arguments(FaceData, "data")
     paths = [str(shipped.find(model, "model")), str(shipped.find(data, "data"))]
-    where = ["--data.dataset.path", str(celeba)] if data == "celeba64" else []
+    where = ["--data.dataset.path", str(celeba)] if Path(data).stem.startswith("celeba64") else []
     config = parser.parse_args(["--model", paths[0], "--data", paths[1], *where, *further])
     match_data(config.model, config.data)
     made = parser.instantiate_classes(config)
@@ -140,6 +140,34 @@ def test_experiments_name_files_that_exist(path: Path):
     config = yaml.safe_load(path.read_text())
     for key in ("model", "data"):
         assert (path.parent / config[key]).is_file()
+
+
+PLAYERS = {  # millions of parameters, generator and discriminator; what papers state of them the networks' tests say
+    "acgan_celeba64": (15.2, 11.1),
+    "dcgan_celeba64": (13.1, 11.0),
+    "infogan_mnist32": (1.0, 1.2),
+    "progan_ffhq256": (23.0, 23.1),
+    "r3gan_ffhq256": (23.1, 23.0),
+    "sngan_celeba64": (12.2, 9.6),
+    "stylegan1_ffhq256": (26.1, 23.0),
+    "stylegan2_ada_ffhq256": (24.8, 24.0),
+    "stylegan2_ffhq1024": (30.4, 29.0),
+    "stylegan2_ffhq256": (30.0, 28.9),
+    "stylegan3_ffhq256": (23.3, 24.0),
+    "stylegan3_r_ffhq256": (15.8, 24.0),
+    "wgan_gp_celeba64": (8.5, 9.6),
+}
+
+
+@pytest.mark.parametrize("name", shipped.names("config"))
+def test_every_experiments_networks_are_built(name, celeba):
+    path = shipped.find(name, "config")
+    written = yaml.safe_load(path.read_text())
+    with torch.device("meta"):
+        module, _ = build(str(path.parent / written["model"]), str(path.parent / written["data"]), celeba)
+    if type(module) is Adversarial and name != "demo":
+        sizes = [sum(p.numel() for p in player.parameters()) for player in (module.generator, module.discriminator)]
+        assert tuple(round(size / 1e6, 1) for size in sizes) == PLAYERS[name]
 
 
 NEED_WEIGHTS = ("arcface", "clip", "dinov2", "inception")

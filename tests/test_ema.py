@@ -8,6 +8,7 @@ from torch import nn
 
 from lightning_avatars.ema import Average
 from lightning_avatars.schedules import Linear
+from tests.conf.training import game
 
 NO_RAMP = 1e9  # the half-life is at most this many times the images seen
 
@@ -29,6 +30,14 @@ def apart() -> tuple[nn.Module, nn.Module]:
         for p in target.parameters():
             p.add_(1)
     return start, target
+
+
+@pytest.mark.parametrize("half_life", [0, -5])
+def test_a_half_life_is_above_0(half_life):
+    for make in (lambda: Average(network(), half_life), lambda: game(average_half_life=half_life)):
+        with pytest.raises(ValueError, match=f"half_life is in images and must be above 0, got {half_life}"):
+            make()
+    assert game(average_half_life=None).average is None
 
 
 @pytest.mark.parametrize(("batch", "updates", "half_life"), [(8, 1, 8), (8, 3, 8), (16, 5, 1000), (1, 7, 3)])

@@ -60,7 +60,7 @@ class AdaptiveAugment(nn.Module):
                 raise ValueError(f"{name} of the augmentation is a probability, from 0 to 1, got {value}")
         self.moves, self.recolours = blit > 0 or geometry > 0, colour > 0
         self.equalizes, self.adds_noise, self.cuts_out = filters > 0, corruption > 0, groups["cutout"] > 0
-        shares = torch.tensor(list(groups.values())).repeat_interleave(torch.tensor(COUNTS))
+        shares = torch.tensor(list(groups.values())).repeat_interleave(torch.tensor(COUNTS), output_size=sum(COUNTS))
         self.initial = p
         self.register_buffer("p", torch.tensor(float(p)))
         self.register_buffer("shares", shares, persistent=False)

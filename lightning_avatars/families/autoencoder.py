@@ -77,10 +77,12 @@ class Autoencoding(LatentModule):
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.network = network.to(memory_format=self.memory_format)
         self.likelihood = likelihood
-        self.average = Average(network, average_half_life) if average_half_life else None
+        self.average = None if average_half_life is None else Average(network, average_half_life)
         self.averaged = self.average is not None
         learned = any(p.requires_grad for p in likelihood.parameters())
-        self.likelihood_average = Average(likelihood, average_half_life) if average_half_life and learned else None
+        self.likelihood_average = None
+        if average_half_life is not None and learned:
+            self.likelihood_average = Average(likelihood, average_half_life)
         self.register_load_state_dict_pre_hook(begin_average)
         self.optimizer, self.learning_rate = optimizer, learning_rate
         self.kl_weight, self.free_bits = kl_weight, free_bits

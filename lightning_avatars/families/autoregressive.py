@@ -71,7 +71,7 @@ class Autoregressive(GenerativeModule):
             )
         self.first_stage, self.first_stage_config = load_first_stage(first_stage)
         self.network = network(self.first_stage.network.codebook, self.first_stage.places)
-        self.average = Average(self.network, average_half_life) if average_half_life else None
+        self.average = None if average_half_life is None else Average(self.network, average_half_life)
         self.averaged = self.average is not None
         self.sampling = sampling or TokenSampling()
         self.optimizer, self.learning_rate = optimizer, learning_rate

@@ -89,7 +89,7 @@ class DeepBeliefNetwork(LatentModule):
         self.network, self.layer, self.optimizer = network, layer, optimizer
         self.optimizer_schedules = optimizer_schedules or {}
         self.steps, self.chains = steps, chains
-        self.average = Average(network, average_half_life) if average_half_life else None
+        self.average = None if average_half_life is None else Average(network, average_half_life)
         self.averaged = self.average is not None
         self.prior = TopUnits()
         self.sampling_steps = sampling_steps

@@ -107,7 +107,7 @@ class Game(GenerativeModule):
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.generator = generator.to(memory_format=self.memory_format)
         self.discriminator = discriminator.to(memory_format=self.memory_format)
-        self.average = Average(generator, average_half_life) if average_half_life else None
+        self.average = None if average_half_life is None else Average(generator, average_half_life)
         self.averaged = self.average is not None
         self.objective, self.augment, self.balance = objective, augment, balance
         self.adversarial_weight = adversarial_weight

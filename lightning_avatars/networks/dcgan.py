@@ -1,7 +1,8 @@
 """DCGAN: strided convolutions and batch norm (Radford et al. 2015), with labels for whoever wants them.
 
 A generator joins an embedding of its labels to the latent; a discriminator has a projection head (Miyato and Koyama
-2018). Each side grows by doubling: 4 x 4 with many channels on one end, ``resolution`` with few on the other.
+2018), whose weights start, unlike the others', with a variance of one over its inputs. Each side grows by doubling:
+4 x 4 with many channels on one end, ``resolution`` with few on the other.
 """
 
 from __future__ import annotations

@@ -98,11 +98,11 @@ def check_terms(module: Game) -> None:
                         "head, to lightning_avatars.networks.layers.labels.ClassHead or CodeHead, for instance"
                     )
     for player, does in (("discriminator", "trains"), ("generator", "makes the generator obey")):
-        read = {head for term in terms[player].values() for head in term.heads(module)}
+        read = {head for term in terms[player].values() if term.weight != 0 for head in term.heads(module)}
         for head in sorted(there.keys() - read):
             raise ValueError(
                 f"{owner} has a head {head!r} that no term {does}: add one to {player}_terms, such as Classification "
-                "for 'class' or Information for 'code', or leave the head out"
+                "for 'class' or Information for 'code', with a weight that is not 0, or leave the head out"
             )
 
 

@@ -21,6 +21,8 @@ class WeightClip(Term):
         weight: 0 turns the clipping off.
     """
 
+    player = "discriminator"
+
     def __init__(self, limit: float = 0.01, weight: float | Schedule = 1.0) -> None:
         super().__init__(weight)
         if limit <= 0:

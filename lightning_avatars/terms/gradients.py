@@ -25,6 +25,7 @@ def squared_gradient(outputs: list[Tensor], inputs: Tensor) -> Tensor:
 class R1(Term):
     """Half the squared gradient at real images (Mescheder et al. 2018, Eq. 9)."""
 
+    player = "discriminator"
     differentiates = ("real",)
 
     def forward(self, step: Step) -> Tensor:
@@ -34,6 +35,7 @@ class R1(Term):
 class R2(Term):
     """Half the squared gradient at made images (Mescheder et al. 2018, Eq. 10)."""
 
+    player = "discriminator"
     differentiates = ("fake",)
 
     def forward(self, step: Step) -> Tensor:
@@ -52,6 +54,7 @@ class GradientPenalty(Term):
         target: The norm that is asked for.
     """
 
+    player = "discriminator"
     differentiates = ("between",)
 
     def __init__(self, weight: float | Schedule = 10.0, every: int = 1, target: float = 1.0) -> None:

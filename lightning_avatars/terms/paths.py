@@ -10,6 +10,7 @@ from torch import Tensor
 from lightning_avatars.metrics.processes import add_up
 from lightning_avatars.networks.style import StyleGenerator
 from lightning_avatars.schedules import Schedule
+from lightning_avatars.second_order import SecondOrder
 from lightning_avatars.terms.base import Term
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class PathLength(Term):
             return None
         kind = latent.device.type
         wide = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) != torch.float16
-        with torch.autocast(kind, enabled=wide):  # as Step.run: float16 has no room for derivatives
+        with torch.autocast(kind, enabled=wide), SecondOrder():  # as Step.run: float16 has no room for derivatives
             w = generator.mapping(latent, labels)
             styles = generator.mix(w, labels) if generator.style_mixing else generator.spread(w)
             images = generator.synthesis(styles).float()

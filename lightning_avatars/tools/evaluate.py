@@ -115,6 +115,7 @@ def evaluate(
         data = data_of(module.config)
     if isinstance(module, Translation):
         check_translation(module, reference, data, split, truncation_psi)
+    check_truncation(module, truncation_psi)
     check_samples(likelihood_samples, module, data)
     if segmenter is not None and data is None:
         raise ValueError(
@@ -226,6 +227,12 @@ def check_translation(
     if split != "train" or truncation_psi != 1:
         raise ValueError("--split and --truncation_psi are for models that draw samples, and this one translates")
     module.check_alike(data)
+
+
+def check_truncation(module: GenerativeModule | None, truncation_psi: float) -> None:
+    """Draw one sample, where truncation is asked for: a network without it, or a ψ out of range, raises here."""
+    if module is not None and truncation_psi != 1:
+        module.sample(torch.arange(1), truncation_psi=truncation_psi)
 
 
 def score_held_out(

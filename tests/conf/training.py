@@ -16,6 +16,10 @@ from lightning_avatars.objectives.adversarial import NonSaturating
 from tests.conf.tiny import TinyDiscriminator, TinyFaces, TinyGenerator
 
 TINY = str(Path(__file__).parent / "tiny.yaml")
+STYLES = {  # a generator with a mapping, for the command line
+    "class_path": "lightning_avatars.networks.stylegan2.StyleGAN2Generator",
+    "init_args": {"width": 4, "max_width": 8, "latent_dim": 8, "style_dim": 8},
+}
 
 
 def game(conditional: bool = False, normalized: bool = False, **arguments: Any) -> Adversarial:

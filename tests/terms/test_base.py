@@ -80,6 +80,25 @@ def test_a_head_that_the_generator_need_not_obey_is_an_error():
         headed(partial(CodeHead, code_dim=3), **terms)
 
 
+@pytest.mark.parametrize("off", ["discriminator", "generator"])
+def test_a_term_that_is_turned_off_trains_no_head(off):
+    weights = {"discriminator": 1.0, "generator": 1.0} | {off: 0.0}
+    classes = {f"{player}_terms": {"read": Classification(weight)} for player, weight in weights.items()}
+    with pytest.raises(ValueError, match=rf"'class' that no term .* add one to {off}_terms, .* weight that is not 0"):
+        headed(ClassHead, 5, **classes)
+    codes = {f"{player}_terms": {"read": Information(weight)} for player, weight in weights.items()}
+    with pytest.raises(ValueError, match=rf"'code' that no term .* add one to {off}_terms"):
+        headed(partial(CodeHead, code_dim=3), prior=Codes(5, [3]), **codes)
+
+
+def test_a_weight_that_begins_at_0_is_none_that_is_turned_off():
+    late = {
+        f"{player}_terms": {"read": Classification(Steps({0: 0.0, 8: 1.0}))}
+        for player in ("generator", "discriminator")
+    }
+    assert headed(ClassHead, 5, **late).discriminator.heads == {"class": 5}
+
+
 def test_codes_that_nobody_reads_are_an_error():
     with pytest.raises(ValueError, match="Codes would tell nobody anything: give the discriminator a CodeHead"):
         game(generator=DCGANGenerator(16, 3, 0, latent_dim=8, width=4), prior=Codes(5, [3]))

@@ -10,6 +10,7 @@ from torch.nn.functional import linear
 from lightning_avatars.families.adversarial import LatentStep
 from lightning_avatars.networks.base import Discriminator, Verdict
 from lightning_avatars.seeding import Draws
+from lightning_avatars.terms.clipping import WeightClip
 from lightning_avatars.terms.gradients import R1, R2, GradientPenalty, squared_gradient
 from tests.conf.training import game
 
@@ -215,6 +216,12 @@ def test_a_gradient_penalty_meets_no_batch_norm():
     with pytest.raises(ValueError, match=r"discriminator_terms.penalty: a gradient penalty can't meet batch norm"):
         game(normalized=True, discriminator_terms={"penalty": GradientPenalty()})
     game(normalized=True, discriminator_terms={"penalty": R1()})
+
+
+@pytest.mark.parametrize("term", [R1, R2, GradientPenalty, WeightClip])
+def test_what_holds_the_discriminator_is_no_term_of_the_generator(term):
+    with pytest.raises(ValueError, match=r"generator_terms.held: it is a term of the discriminator: put it into disc"):
+        game(generator_terms={"held": term()})
 
 
 def kinds_of(node: object) -> set[str]:

@@ -16,6 +16,7 @@ from lightning_avatars.seeding import Draws
 from lightning_avatars.terms import paths
 from lightning_avatars.terms.paths import PathLength, path_lengths
 from tests.conf.training import fit, game, weights
+from tests.terms.test_gradients import kinds_of
 
 
 class Linear(StyleGenerator):
@@ -57,6 +58,13 @@ def test_the_loss_is_the_squared_distance_to_the_mean_over_some_images(shrink):
     (slope,) = torch.autograd.grad(term(step), module.generator.maps)
     (closed,) = torch.autograd.grad((lengths - 0.3).square().mean(), module.generator.maps)
     torch.testing.assert_close(slope, closed)
+
+
+def test_its_convolutions_are_made_to_be_differentiated_twice():
+    torch.manual_seed(0)
+    generator = StyleGAN2Generator(8, latent_dim=4, style_dim=4, width=4, max_width=4)
+    names = kinds_of(PathLength()(turn(game(generator=generator))).grad_fn)
+    assert "ConvolutionBackward" in names and "ConvolutionBackward0" not in names
 
 
 def test_the_mean_follows_the_lengths_after_the_step_and_not_before():

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from lightning_avatars.cli import main
-from tests.conf.training import checkpoint_of
+from tests.conf.training import STYLES, checkpoint_of
 from tests.conf.words import WORDS, first_stage_file
 
 COUNT = 24
@@ -227,6 +227,16 @@ def test_how_smoothly_a_generator_draws_is_measured_on_request(conditional, tmp_
     samples, smoothness = evaluate(str(styles), *asked[1:])
     assert samples["set"] == "samples" and smoothness["set"] == "smoothness" and smoothness["passport"]["images"] == 10
     assert list(smoothness["scores"]) == ["eq_t_10", "eq_t_frac_10", "eq_r_10"]
+
+
+def test_truncation_that_can_not_be_is_refused_before_any_picture_is_read(conditional, tmp_path, monkeypatch, capsys):
+    styles = checkpoint_of(tmp_path, "--model.generator", str(STYLES))
+    monkeypatch.setattr("lightning_avatars.tools.evaluate.prepare", lambda data: pytest.fail("pictures were read"))
+    for path, psi, message in (
+        (styles, "1.5", "truncation_psi must be from 0 .* got 1.5"),
+        (conditional, "0.5", "TinyGenerator has no truncation"),
+    ):
+        refused([str(path), "--truncation_psi", psi], message, capsys)
 
 
 def test_json_for_the_screen_is_nothing_but_json(capsys):

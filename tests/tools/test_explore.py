@@ -24,12 +24,7 @@ from lightning_avatars.networks.stylegan2 import Noise
 from lightning_avatars.objectives.likelihoods import Gaussian
 from lightning_avatars.tools.explore import Look, film, interpolation, noise
 from tests.conf.encoding import encoding_checkpoint
-from tests.conf.training import checkpoint_of
-
-STYLES = {
-    "class_path": "lightning_avatars.networks.stylegan2.StyleGAN2Generator",
-    "init_args": {"width": 4, "max_width": 8, "latent_dim": 8, "style_dim": 8},
-}
+from tests.conf.training import STYLES, checkpoint_of
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from lightning_avatars.checkpoints import load_module
 from lightning_avatars.cli import main
 from lightning_avatars.families.adversarial import Adversarial
 from lightning_avatars.images import to_bytes
-from tests.conf.training import checkpoint_of
+from tests.conf.training import STYLES, checkpoint_of
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +143,13 @@ def test_a_model_whose_labels_were_left_out_at_times_draws_without_any(tmp_path,
 def test_what_can_not_be_done_is_said_in_a_line(kind, args, message, request, capsys):
     refused(["sample", str(request.getfixturevalue(kind)), *args], message, capsys)
     assert not list(Path().rglob("*.png"))
+
+
+def test_truncation_beyond_its_range_is_refused_before_the_output_is_opened(tmp_path, capsys):
+    path = str(checkpoint_of(tmp_path / "styles", "--model.generator", str(STYLES)))
+    refused(["sample", path, "--truncation_psi", "1.5"], "truncation_psi must be from 0 (the mean style) to 1", capsys)
+    assert not Path("samples").exists()
+    main(["sample", path, "--count", "1", "--truncation_psi", "0.5"])
 
 
 def refused(args, message, capsys):

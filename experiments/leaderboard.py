@@ -2,16 +2,16 @@
 
 python -m experiments.leaderboard --images 100_000 --paths.mnist32 <folder of the idx files>
 
-A row that is already in ``experiments/results`` at that number of images is not trained again. ``--variant`` trains the
-models in another way than their configurations say, one of ``VARIANTS``, beside the rows that there are. ``--fid 2000``
-adds what Inception says of so many samples, also to rows whose checkpoints are still in ``runs/leaderboard``.
+A row that is already in ``experiments/results`` at that number of images is not trained again, and a run that was
+stopped goes on. ``--variant`` trains the models in another way than their configurations say, one of ``VARIANTS``,
+beside the rows that there are. ``--fid 2000`` adds what Inception says of so many samples, also to rows whose
+checkpoints are still in ``runs/leaderboard``.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from itertools import product
@@ -205,11 +205,11 @@ def recogniser(path: Path) -> str:
 def train(entry: Entry) -> None:
     """Run one fit in a process of its own and keep its score and its sheet."""
     folder = RUNS / entry.row.stem
-    shutil.rmtree(folder, ignore_errors=True)
     command = [
         sys.executable, "-m", "lightning_avatars", "fit", "--model", entry.model, "--data", entry.data,
         "--seed_everything", str(entry.seed), "--run.images", str(entry.images), "--run.validate_every", "0",
-        "--preview.every", str(entry.images), "--trainer.default_root_dir", str(folder), *entry.further,
+        "--preview.every", str(entry.images), "--trainer.default_root_dir", str(folder), "--resume", "auto",
+        *entry.further,
     ]  # fmt: skip
     command += ["--data.dataset.path", entry.path] if entry.path else []
     command += ["--reconstruction.perceptual", "alex"] if alexnet_is_there() else []

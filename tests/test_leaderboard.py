@@ -195,9 +195,9 @@ class Fits:
     def __call__(self, command, **options):
         self.commands.append(command)
         folder = Path(command[command.index("--trainer.default_root_dir") + 1])
-        (folder / "checkpoints").mkdir(parents=True)
+        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
         (folder / "checkpoints/images_000100032.ckpt").touch()
-        (folder / "previews").mkdir()
+        (folder / "previews").mkdir(exist_ok=True)
         for name in ("samples", "reconstructions"):
             Image.new("RGB", (4, 4)).save(folder / f"previews/{name}_000100032.png")
         facts = {"images_seen": 100_032, "training": {"seconds": 7.0, "images_per_second": 1.0}, "passport": {}}

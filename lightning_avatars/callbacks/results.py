@@ -84,10 +84,10 @@ def kept_results(path: Path) -> list[dict[str, Any]]:
 
 
 def training_speed(trainer: Trainer, module: FaceModule) -> dict[str, float] | None:
-    """Seconds of training since this start, and images per second; None where nothing was trained since."""
+    """Seconds of training, and images per second; None where nothing was trained, or nobody knows for how long."""
     run = next((callback for callback in trainer.callbacks if isinstance(callback, Run)), None)
     images = module.images_seen - run.first_image if run is not None and run.started else 0
-    if not images:  # as where a validation is made that was due when the checkpoint was saved
+    if not images:
         return None
     seconds = run.training_seconds()
     return {"seconds": round(seconds, 1), "images_per_second": round(images / seconds, 1)}

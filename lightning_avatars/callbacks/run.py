@@ -73,13 +73,18 @@ class Run(Checkpoint):
         self.files, self.signals = WholeFiles(save_beside), Signals()
         self.due, self.validation_due, self.told = False, False, 0
         self.started = self.paused = self.validation_started = 0.0
+        self.trained: dict[str, float] | None = None  # what the checkpoint says that this run goes on from
         self.first_image = 0
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "best_value": self.best_value, "validation_due": self.validation_due}
+        trained = (
+            {"seconds": self.training_seconds(), "first_image": self.first_image} if self.started else self.trained
+        )
+        best = {"best": self.best, "best_value": self.best_value}
+        return best | {"validation_due": self.validation_due, "trained": trained}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.validation_due = state_dict.get("validation_due", False)
+        self.validation_due, self.trained = state_dict.get("validation_due", False), state_dict.get("trained")
         if state_dict["best"] == self.best:
             self.best_value = state_dict["best_value"]
 
@@ -88,6 +93,7 @@ class Run(Checkpoint):
         if stage != "fit":
             return
         keep_freed_memory()
+        self.trained = None
         if type(trainer.profiler) is PassThroughProfiler:
             trainer.profiler = Unprofiled()
         self.signals.install()
@@ -102,7 +108,9 @@ class Run(Checkpoint):
         self.listen(trainer)
         self.obey(trainer)  # there is nothing to save yet
         check_start(trainer, pl_module)
-        self.started, self.paused, self.first_image = time.monotonic(), 0.0, pl_module.images_seen
+        trained = self.trained or {"seconds": 0.0, "first_image": pl_module.images_seen}
+        self.first_image, self.paused = int(trained["first_image"]), 0.0
+        self.started = time.monotonic() - trained["seconds"]
         trainer.should_stop = pl_module.images_seen >= self.images
         if trainer.is_global_zero:
             set_aside(Path(trainer.default_root_dir), pl_module.images_seen)
@@ -117,7 +125,7 @@ class Run(Checkpoint):
             self.signals.leave_at_once()
 
     def training_seconds(self) -> float:
-        """Seconds since training started here, validations aside."""
+        """Seconds that the weights were trained for since ``first_image``, interruptions and validations aside."""
         return (self.validation_started or time.monotonic()) - self.started - self.paused
 
     def on_train_batch_end(

@@ -3,7 +3,8 @@
 ``results.json``, schema 2: ``results`` lists one entry for each stage, number of images seen and set of images that was
 scored. An entry has
 
-- ``stage`` (``val``, ``test`` or ``evaluate``), ``images_seen`` and ``training`` (seconds, images per second);
+- ``stage`` (``val``, ``test`` or ``evaluate``), ``images_seen`` and ``training``: seconds, validations and what
+  was lost in an interruption aside, and images per second;
 - ``set``: what was scored: ``samples``, ``reconstruction``, ``a_to_b``, …, or ``recognition``, ``segmentation``;
 - ``scores``: name -> ``value``; ``interval``, 95 %, or null; ``floor``, what as many real pictures that were never
   trained on score, or null; ``extractor``, a key of the passport's ``extractors``, or null. A value that is not a

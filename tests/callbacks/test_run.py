@@ -7,6 +7,7 @@ import json
 import math
 
 import pytest
+import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.profilers import SimpleProfiler
 
@@ -134,6 +135,49 @@ LOWER_IS_BETTER = {16: 5.0, 32: 3.0, 48: 4.0, 64: 3.5, 80: 2.0}
 
 def images_of(path):
     return read_checkpoint(path)["state_dict"]["_extra_state"]["images_seen"]
+
+
+class Clock(Callback):
+    """Two seconds pass in each batch, and a hundred in each validation."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def monotonic(self):
+        return self.now
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.now += 2
+
+    def on_validation_epoch_end(self, trainer, pl_module):
+        self.now += 100
+
+
+def trained_in(path):
+    return next(s["trained"] for s in read_checkpoint(path)["callbacks"].values() if "trained" in s)
+
+
+def test_seconds_of_training_go_on_where_a_run_does(tmp_path, monkeypatch):
+    clock, checkpoints = Clock(), tmp_path / "checkpoints"
+    monkeypatch.setattr("lightning_avatars.callbacks.run.time", clock)
+    fit(game(), tmp_path, callbacks=[clock, Run(images=48, validate_every=24, save_every=16)])
+    assert trained_in(checkpoints / "images_000000048.ckpt") == {"seconds": 12, "first_image": 0}
+    clock.now += 10_000
+    run = Run(images=80, validate_every=24, save_every=16)
+    fit(game(), tmp_path, ckpt_path=checkpoints / "images_000000048.ckpt", callbacks=[clock, run])
+    assert trained_in(checkpoints / "images_000000080.ckpt") == {"seconds": 20, "first_image": 0}
+    assert run.training_seconds() == 20
+
+
+def test_a_checkpoint_of_before_says_no_seconds_and_those_since_count(tmp_path):
+    run = Run(images=32, validate_every=0, save_every=16)
+    fit(game(), tmp_path, callbacks=[run])
+    kept = read_checkpoint(tmp_path / "checkpoints/images_000000016.ckpt")
+    for state in kept["callbacks"].values():
+        state.pop("trained", None)
+    torch.save(kept, tmp_path / "older.ckpt")
+    fit(game(), tmp_path, ckpt_path=tmp_path / "older.ckpt", callbacks=[run])
+    assert run.first_image == 16
 
 
 def test_the_best_checkpoint_outlives_newer_ones(tmp_path):

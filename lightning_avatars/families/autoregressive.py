@@ -96,7 +96,9 @@ class Autoregressive(GenerativeModule):
                 f"the first stage takes label vectors of length {first.network.label_dim}, and the prior of "
                 f"{network.label_dim}: set conditional: true and use data with the same labels"
             )
-        if not 0 <= self.label_dropout < 1 or (self.label_dropout and not self.conditional):
+        if self.label_dropout and not self.conditional:
+            raise ValueError("label_dropout is a share of images with labels, and conditional is false: set it to true")
+        if not 0 <= self.label_dropout < 1:
             raise ValueError(f"label_dropout is a share in [0, 1) of images with labels, got {self.label_dropout}")
         if self.sampling.guidance != 1 and not self.label_dropout:
             raise ValueError(

@@ -143,7 +143,9 @@ class Game(GenerativeModule):
         """Raise a ValueError where the networks take other labels than they are given."""
         for network in (self.generator, self.discriminator):
             check_conditional(self.conditional, network)
-        if not 0 <= self.label_dropout < 1 or (self.label_dropout and not self.conditional):
+        if self.label_dropout and not self.conditional:
+            raise ValueError("label_dropout is a share of images with labels, and conditional is false: set it to true")
+        if not 0 <= self.label_dropout < 1:
             raise ValueError(f"label_dropout is a share in [0, 1) of images with labels, got {self.label_dropout}")
 
     def check_schedules(self) -> None:

@@ -18,6 +18,7 @@ from lightning_avatars.families.base import LatentModule
 from lightning_avatars.images import save_sheet, sheet_of, to_bytes
 from lightning_avatars.labels import assign, check_asked
 from lightning_avatars.reading import file_names
+from lightning_avatars.tools.device import device_of
 from lightning_avatars.tools.sample import encode, writer
 
 MOST_SHOWN = 16  # rows of the sheet
@@ -51,8 +52,7 @@ def edit(
     Raises:
         ValueError: The model can't encode pictures, a picture can't be read, or no label is called so.
     """
-    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    module = load_module(checkpoint, chosen)
+    module = load_module(checkpoint, device_of(device))
     if not isinstance(module, LatentModule) or not module.encodes:
         raise ValueError(
             f"{checkpoint} holds a {type(module).__name__}, which can't find the latents of given pictures: use an "

@@ -43,6 +43,7 @@ from lightning_avatars.families.translation import Translation
 from lightning_avatars.matching import data_of
 from lightning_avatars.metrics.extractors.segmenter import load_segmenter
 from lightning_avatars.metrics.lpips import Backbone
+from lightning_avatars.tools.device import device_of
 
 MOST_SHOWN = 2_000  # held-out pictures that a module makes something of
 
@@ -309,16 +310,6 @@ def check_places(output: Path | None, json: Path | None) -> None:
         raise ValueError(f"--output {output} is a file; give a folder for the page")
     if json is not None and json.is_dir():
         raise ValueError(f"--json {json} is a folder; give a file, or - for the screen")
-
-
-def device_of(name: str) -> torch.device:
-    """Find a device by name, or a GPU where there is one; raise where it can't be used."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.empty(0, device=name).device
-    except (AssertionError, RuntimeError) as error:
-        raise ValueError(f"--device {name} can't be used: {str(error).splitlines()[0]}") from error
 
 
 def some(pictures: FolderPictures, count: int) -> FolderPictures:

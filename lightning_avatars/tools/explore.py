@@ -23,6 +23,7 @@ from lightning_avatars.latents import Codes
 from lightning_avatars.networks.style import NoiseMode, StyleGenerator
 from lightning_avatars.networks.stylegan2 import Noise
 from lightning_avatars.seeding import seeded
+from lightning_avatars.tools.device import device_of
 from lightning_avatars.video import save_video
 
 Way = Literal[
@@ -318,8 +319,7 @@ def explore(
     Raises:
         ValueError: The checkpoint has no latent space, or a way leads nowhere in this one.
     """
-    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    module = load_module(checkpoint, chosen)
+    module = load_module(checkpoint, device_of(device))
     if not isinstance(module, LatentModule):
         raise ValueError(f"{checkpoint} holds a {type(module).__name__}, which has no latent space to explore")
     if rows < 1 or steps < 2 or frames < 1:

@@ -20,6 +20,7 @@ from lightning_avatars.families.base import GenerativeModule
 from lightning_avatars.images import save_sheet, sheet_of, to_bytes, to_picture
 from lightning_avatars.labels import asked_for, check_asked
 from lightning_avatars.networks.sequence import TokenSampling
+from lightning_avatars.tools.device import device_of
 
 
 def sample(
@@ -62,16 +63,16 @@ def sample(
     Raises:
         ValueError: the checkpoint makes no pictures, takes no such labels, or can't draw so.
     """
-    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    module = load_module(checkpoint, chosen)
+    module = load_module(checkpoint, device_of(device))
     if not isinstance(module, GenerativeModule):
         raise ValueError(f"{checkpoint} holds a {type(module).__name__}, which makes no pictures")
     if not module.samples:
         raise ValueError(f"{checkpoint} makes its pictures of others: use `lightning-avatars translate`")
     check_asked(labels, module.conditional, module.label_dropout, checkpoint)
     draw_codes(module, temperature=temperature, top_k=top_k, nucleus=nucleus, guidance=guidance)
-    if count < 1 and not seeds:
-        raise ValueError(f"count must be at least 1, got {count}")
+    for name, number in (("count", count if not seeds else 1), ("columns", columns), ("batch_size", batch_size)):
+        if number < 1:
+            raise ValueError(f"{name} must be at least 1, got {number}")
     wanted = torch.tensor(seeds or range(seed, seed + count))
     if wanted.min() < 0:
         raise ValueError(f"seeds must be 0 or more, got {int(wanted.min())}")

@@ -22,7 +22,7 @@ from lightning_avatars.networks.per_domain import PerDomainTranslator
 from lightning_avatars.networks.translator import Translator
 from lightning_avatars.painting import Painted, Painter, Sheet, tiles_of
 from lightning_avatars.reading import Reader, alike, from_path, from_stream, read, readable
-from lightning_avatars.tools.evaluate import device_of
+from lightning_avatars.tools.device import device_of
 from lightning_avatars.tools.sample import encode, writer
 from lightning_avatars.ways import ways_of
 

@@ -246,7 +246,7 @@ def test_a_first_stage_of_other_pictures_is_refused(tmp_path):
     [
         ({"network": partial(Transformer, label_dim=3)}, "conditional is False, but Transformer takes label vectors"),
         ({"network": lambda words, places: Transformer(9, places)}, "has 8 words and 16 codes in an image"),
-        ({"label_dropout": 0.1}, "a share in .* of images with labels"),
+        ({"label_dropout": 0.1}, "a share of images with labels, and conditional is false"),
         ({"conditional": True, "sampling": TokenSampling(guidance=2.0)}, "guidance is 2.0, which needs a network that"),
         ({"first": first_stage(3)}, "takes label vectors of length 3, and the prior of 0"),
     ],
